@@ -1,0 +1,269 @@
+"""Write answers with a prefix language model: greedy, beam and sampled, in batches.
+
+Sources are encoded once; each step runs only the newest answer token against the kept keys and
+values. Rows of different lengths do not touch each other: padding is masked, and positions are
+counted from each row's own end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rag_frozen.errors import InputError
+from rag_frozen.reader.prefix_lm import LayerCache, PrefixLM
+
+__all__ = ["Decoded", "Decoding", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are written.
+
+    ``kind``: ``greedy``, ``beam`` (``n_beams``, the score is the log-probability divided by
+    length to the power ``length_penalty``) or ``sample`` (``temperature`` > 0, ``top_p``).
+    """
+
+    kind: Literal["greedy", "beam", "sample"] = "greedy"
+    max_new_tokens: int = 24
+    n_beams: int = 4
+    length_penalty: float = 0.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.n_beams < 1:
+            raise InputError(
+                f"max_new_tokens ({self.max_new_tokens}) and n_beams ({self.n_beams}) must be at "
+                "least 1"
+            )
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise InputError(
+                f"temperature ({self.temperature}) must be above 0 and top_p ({self.top_p}) in "
+                "(0, 1]; for the likeliest answer use greedy"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Token ids without the end token, the sum of log-probabilities with it, and whether the
+    answer ended by itself."""
+
+    token_ids: tuple[int, ...]
+    logprob: float
+    ended: bool
+
+
+@dataclass(slots=True)
+class _State:
+    """What is kept between steps: keys and values, which source keys are real, own positions."""
+
+    caches: list[LayerCache]
+    real: Tensor
+    """``[R, S]`` booleans."""
+    lengths: Tensor
+    """``[R]`` source lengths, soft prompt included."""
+    step: int = 0
+
+    def take(self, rows: Tensor) -> None:
+        """Keep the rows ``[R']``, in that order."""
+        self.caches = [(keys[rows], values[rows]) for keys, values in self.caches]
+        self.real, self.lengths = self.real[rows], self.lengths[rows]
+
+
+@torch.inference_mode()
+def decode(
+    model: PrefixLM,
+    sources: Sequence[Sequence[int]],
+    *,
+    decoding: Decoding,
+    start_id: int,
+    end_id: int,
+    pad_id: int,
+    soft_prompt: Tensor | None = None,
+) -> list[Decoded]:
+    """Answer each source.
+
+    Args:
+        model: a frozen prefix language model.
+        sources: token ids of each row, special tokens included.
+        decoding: how to search.
+        start_id: begins the answer (never part of it).
+        end_id: ends the answer.
+        pad_id: fills rows; masked everywhere.
+        soft_prompt: ``[B, P, E]``, put before the sources' word embeddings.
+
+    Returns:
+        One :class:`Decoded` a source, in order.
+
+    Raises:
+        InputError: when source, soft prompt and answer exceed the position table.
+    """
+    if not sources:
+        return []
+    state = _encode(model, sources, pad_id=pad_id, soft_prompt=soft_prompt, decoding=decoding)
+    if decoding.kind == "beam":
+        return _beam(model, state, decoding, start_id=start_id, end_id=end_id)
+    return _one_path(model, state, decoding, start_id=start_id, end_id=end_id)
+
+
+def _encode(
+    model: PrefixLM,
+    sources: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    soft_prompt: Tensor | None,
+    decoding: Decoding,
+) -> _State:
+    from rag_frozen.prompting.inject import prepend_to_right_padded
+
+    device = model.word_embeddings.weight.device
+    size = max(len(source) for source in sources)
+    ids = torch.full((len(sources), size), pad_id, dtype=torch.long)
+    for row, source in enumerate(sources):
+        ids[row, : len(source)] = torch.tensor(source, dtype=torch.long)
+    lengths = torch.tensor([len(source) for source in sources], device=device)
+    embeds = model.word_embeddings(ids.to(device))
+    if soft_prompt is not None:
+        embeds, lengths = prepend_to_right_padded(soft_prompt, embeds, lengths)
+    size = embeds.shape[1]
+    if size + decoding.max_new_tokens > model.config.max_position_embeddings:
+        raise InputError(
+            f"A source of {size} tokens (soft prompt included) and {decoding.max_new_tokens} "
+            f"answer tokens exceed the reader's window of {model.config.max_position_embeddings}. "
+            "Pack fewer passages or set a smaller max_new_tokens."
+        )
+    position = torch.arange(size, device=device)
+    real = position[None] < lengths[:, None]
+    mask = real[:, None, None, :].expand(-1, 1, size, -1)
+    positions = position[None].expand(len(sources), -1)
+    _, caches = model(
+        embeds, mask, position_ids=positions, type_ids=torch.zeros_like(positions)
+    )
+    return _State(caches, real, lengths)
+
+
+def _advance(model: PrefixLM, state: _State, tokens: Tensor) -> Tensor:
+    """Feed one token a row ``[R]``; return log-probabilities of the next ``[R, V]`` in fp32."""
+    answered = torch.ones(
+        (len(tokens), state.step + 1), dtype=torch.bool, device=tokens.device
+    )
+    mask = torch.cat([state.real, answered], dim=1)[:, None, None, :]
+    states, state.caches = model(
+        model.word_embeddings(tokens[:, None]),
+        mask,
+        position_ids=(state.lengths + state.step)[:, None],
+        type_ids=torch.ones_like(tokens[:, None]),
+        past=state.caches,
+    )
+    state.step += 1
+    return torch.log_softmax(model.logits(states[:, -1]).float(), dim=-1)
+
+
+def _one_path(
+    model: PrefixLM, state: _State, decoding: Decoding, *, start_id: int, end_id: int
+) -> list[Decoded]:
+    device = state.lengths.device
+    generator = torch.Generator(device=device).manual_seed(decoding.seed)
+    n_rows = len(state.lengths)
+    alive = torch.arange(n_rows, device=device)
+    tokens = torch.full((n_rows,), start_id, device=device)
+    written: list[list[int]] = [[] for _ in range(n_rows)]
+    logprobs = torch.zeros(n_rows, device=device)
+    ended = [False] * n_rows
+    for _ in range(decoding.max_new_tokens):
+        scores = _advance(model, state, tokens)
+        if decoding.kind == "sample":
+            tokens = _sample(scores, decoding, generator)
+        else:
+            tokens = scores.argmax(dim=-1)
+        logprobs[alive] += scores.gather(1, tokens[:, None])[:, 0]
+        going = tokens != end_id
+        for row, token, goes in zip(alive.tolist(), tokens.tolist(), going.tolist(), strict=True):
+            if goes:
+                written[row].append(token)
+            else:
+                ended[row] = True
+        if not bool(going.any()):
+            break
+        if not bool(going.all()):
+            keep = going.nonzero()[:, 0]
+            state.take(keep)
+            alive, tokens = alive[keep], tokens[keep]
+    return [
+        Decoded(tuple(ids), float(logprob), done)
+        for ids, logprob, done in zip(written, logprobs.tolist(), ended, strict=True)
+    ]
+
+
+def _sample(scores: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
+    probabilities = torch.softmax(scores / decoding.temperature, dim=-1)
+    if decoding.top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        ordered[before >= decoding.top_p] = 0.0
+        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def _beam(
+    model: PrefixLM, state: _State, decoding: Decoding, *, start_id: int, end_id: int
+) -> list[Decoded]:
+    device = state.lengths.device
+    width, n_rows = decoding.n_beams, len(state.lengths)
+    state.take(torch.arange(n_rows, device=device).repeat_interleave(width))
+    tokens = torch.full((n_rows * width,), start_id, device=device)
+    logprobs = torch.full((n_rows, width), float("-inf"), device=device)
+    logprobs[:, 0] = 0.0  # the beams begin equal; only one may count
+    paths: list[list[tuple[int, ...]]] = [[()] * width for _ in range(n_rows)]
+    best: list[Decoded | None] = [None] * n_rows
+    for _ in range(decoding.max_new_tokens):
+        scores = _advance(model, state, tokens).view(n_rows, width, -1)
+        vocabulary = scores.shape[-1]
+        total = (logprobs[:, :, None] + scores).view(n_rows, -1)
+        top, where = total.topk(2 * width, dim=-1)
+        rows, next_tokens = [], []
+        for row in range(n_rows):
+            kept: list[tuple[float, int, int]] = []
+            for value, at in zip(top[row].tolist(), where[row].tolist(), strict=True):
+                beam, token = divmod(at, vocabulary)
+                if value == float("-inf"):
+                    continue
+                if token == end_id:
+                    best[row] = _better(best[row], Decoded(paths[row][beam], value, True), decoding)
+                elif len(kept) < width:
+                    kept.append((value, beam, token))
+            while len(kept) < width:
+                kept.append((float("-inf"), 0, end_id))
+            logprobs[row] = torch.tensor([value for value, _, _ in kept], device=device)
+            paths[row] = [(*paths[row][beam], token) for _, beam, token in kept]
+            rows += [row * width + beam for _, beam, _ in kept]
+            next_tokens += [token for _, _, token in kept]
+        if all(_settled(best[row], logprobs[row], decoding) for row in range(n_rows)):
+            break
+        state.take(torch.tensor(rows, device=device))
+        tokens = torch.tensor(next_tokens, device=device)
+    unfinished = [Decoded(paths[r][0], float(logprobs[r, 0]), False) for r in range(n_rows)]
+    return [done or open_ for done, open_ in zip(best, unfinished, strict=True)]
+
+
+def _score(decoded: Decoded, decoding: Decoding) -> float:
+    return decoded.logprob / (len(decoded.token_ids) + 1) ** decoding.length_penalty
+
+
+def _better(old: Decoded | None, new: Decoded, decoding: Decoding) -> Decoded:
+    return new if old is None or _score(new, decoding) > _score(old, decoding) else old
+
+
+def _settled(done: Decoded | None, logprobs: Tensor, decoding: Decoding) -> bool:
+    """True when no open beam can still beat the finished answer."""
+    if done is None:
+        return False
+    reach = float(logprobs.max())
+    longest = (decoding.max_new_tokens + 1) ** decoding.length_penalty
+    return reach / longest <= _score(done, decoding)

@@ -1,0 +1,171 @@
+"""Begin a prefix language model from MiniLM, and save and load what was trained of it.
+
+The word embeddings are MiniLM's and stay as they are; they are never written. What was trained
+is written as safetensors, matrices as int8 with one scale a row (a quarter of fp32) or as they
+are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rag_frozen.errors import ArtifactDamagedError, ModelError
+from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
+
+__all__ = ["begin_from_minilm", "dequantize_rows", "load_prefix_lm", "quantize_rows", "save_trained"]
+
+_WEIGHTS = "model.safetensors"
+_CONFIG = "config.json"
+_WORDS = "word_embeddings.weight"
+_SCALE = ".row_scale"
+
+
+def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> PrefixLM:
+    """Make a prefix language model whose layers are those of a BERT-shaped encoder.
+
+    The head begins as the identity, so that at the start a state predicts the word whose embedding
+    it is nearest to; positions past the encoder's table repeat it from its beginning.
+
+    Args:
+        minilm: a folder with ``model.safetensors`` in transformers' BERT naming.
+        config: sizes; must fit the encoder's.
+
+    Raises:
+        ModelError: when the folder's tensors do not fit ``config``.
+    """
+    config = config or PrefixLMConfig()
+    model = PrefixLM(config)
+    try:
+        with safe_open(str(minilm / _WEIGHTS), framework="pt") as tensors:
+            source = {name.removeprefix("bert."): tensors.get_tensor(name) for name in tensors.keys()}
+        state = _from_bert(source, config)
+        width = config.hidden_size
+        state |= {
+            "head.weight": torch.eye(width),
+            "head.bias": torch.zeros(width),
+            "head_norm.weight": torch.ones(width),
+            "head_norm.bias": torch.zeros(width),
+            "head_bias": torch.zeros(config.vocab_size),
+        }
+        model.load_state_dict(state)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{minilm} cannot begin a prefix language model of {config}: {error}. "
+            "Name a folder with a BERT-shaped encoder of these sizes."
+        ) from error
+    return model
+
+
+def _from_bert(source: dict[str, Tensor], config: PrefixLMConfig) -> dict[str, Tensor]:
+    positions = source["embeddings.position_embeddings.weight"]
+    repeats = -(-config.max_position_embeddings // positions.shape[0])
+    state = {
+        _WORDS: source["embeddings.word_embeddings.weight"],
+        "position_embeddings.weight": positions.repeat(repeats, 1)[: config.max_position_embeddings],
+        "type_embeddings.weight": source["embeddings.token_type_embeddings.weight"],
+        "embedding_norm.weight": source["embeddings.LayerNorm.weight"],
+        "embedding_norm.bias": source["embeddings.LayerNorm.bias"],
+    }
+    names = {
+        "attention_output": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "intermediate": "intermediate.dense",
+        "output": "output.dense",
+        "output_norm": "output.LayerNorm",
+    }
+    for index in range(config.num_hidden_layers):
+        theirs, ours = f"encoder.layer.{index}.", f"layers.{index}."
+        for part in ("weight", "bias"):
+            heads = [
+                source[f"{theirs}attention.self.{which}.{part}"]
+                for which in ("query", "key", "value")
+            ]
+            state[f"{ours}qkv.{part}"] = torch.cat(heads)
+            for our_name, their_name in names.items():
+                state[f"{ours}{our_name}.{part}"] = source[f"{theirs}{their_name}.{part}"]
+    return state
+
+
+def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix to int8 with one scale a row.
+
+    Args:
+        matrix: ``[R, C]``.
+
+    Returns:
+        ``[R, C]`` int8 in [-127, 127] and ``[R]`` fp32 scales; the product is at most half a
+        scale away from the matrix.
+    """
+    scale = matrix.float().abs().amax(dim=1).clamp(min=1e-12) / 127.0
+    return (matrix.float() / scale[:, None]).round().to(torch.int8), scale
+
+
+def dequantize_rows(rounded: Tensor, scale: Tensor) -> Tensor:
+    """Undo :func:`quantize_rows`: ``[R, C]`` fp32."""
+    return rounded.float() * scale[:, None]
+
+
+def save_trained(model: PrefixLM, folder: Path, *, int8: bool) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, word embeddings left out."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if name == _WORDS:
+            continue
+        if int8 and tensor.dim() == 2:
+            tensors[name], tensors[name + _SCALE] = quantize_rows(tensor)
+        else:
+            tensors[name] = tensor.detach().float().contiguous().clone()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(folder / _WEIGHTS), metadata={"format": "pt"})
+    text = json.dumps({"kind": "prefix-lm", **model.config.to_dict()}, indent=2)
+    (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
+    """Load a trained prefix language model, in fp32.
+
+    Args:
+        folder: what :func:`save_trained` wrote.
+        minilm: the folder of the encoder that it began from, for its word embeddings.
+
+    Raises:
+        ArtifactDamagedError: when a file is missing, truncated or does not fit.
+    """
+    try:
+        settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        if settings.pop("kind", None) != "prefix-lm":
+            raise ValueError("config.json is not that of a prefix language model")
+        config = PrefixLMConfig(**settings)
+        tensors = load_file(str(folder / _WEIGHTS))
+        with safe_open(str(minilm / _WEIGHTS), framework="pt") as source:
+            name = next(n for n in source.keys() if n.endswith(_WORDS))
+            state = {_WORDS: source.get_tensor(name)}
+        for name, tensor in tensors.items():
+            if name.endswith(_SCALE):
+                continue
+            scale = tensors.get(name + _SCALE)
+            state[name] = tensor if scale is None else dequantize_rows(tensor, scale)
+        with torch.device("meta"):
+            model = PrefixLM(config)
+        model.load_state_dict(state, assign=True)
+    except (OSError, ValueError, TypeError, RuntimeError, StopIteration) as error:
+        raise ArtifactDamagedError(
+            f"The prefix language model in {folder} cannot be loaded: {error}. "
+            "Install the package again, or train it again with: "
+            "rag-frozen train pipelines/train/pocket-reader.yaml"
+        ) from error
+    return _unshared(model)
+
+
+def _unshared(model: PrefixLM) -> PrefixLM:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    module: nn.Module = model.eval()
+    assert isinstance(module, PrefixLM)
+    return module

@@ -1,0 +1,225 @@
+"""The one training loop: steps, learning rate, checkpoints, validation, progress.
+
+A task brings the model, the batches and the loss; the loop brings the rest. A training that was
+killed goes on from its last checkpoint and ends with the weights of an undisturbed run: batches
+are a function of the step, and the checkpoint holds weights, optimiser and random state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rag_frozen.errors import ArtifactMismatchError
+from rag_frozen.training.settings import OptimiserSettings
+
+__all__ = ["LoopResult", "Progress", "TrainingTask", "learning_rate_at", "run_loop"]
+
+_LOG = logging.getLogger(__name__)
+Batch = TypeVar("Batch")
+
+
+class TrainingTask(Protocol[Batch]):
+    """What the loop trains."""
+
+    model: nn.Module
+    n_steps: int
+
+    def batch(self, step: int) -> Batch:
+        """Make the batch of a step: the same whenever it is asked for."""
+        ...
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the scalar loss, with gradients."""
+        ...
+
+    def validate(self) -> Mapping[str, float]:
+        """Measure on held-out data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands: step, loss averaged since the last report, seconds gone and left."""
+
+    step: int
+    n_steps: int
+    loss: float
+    learning_rate: float
+    examples_per_second: float
+    seconds_left: float
+    metrics: Mapping[str, float] | None = None
+
+
+@dataclass(slots=True)
+class LoopResult:
+    """Curves of a finished training: one row a report."""
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def learning_rate_at(step: int, n_steps: int, settings: OptimiserSettings) -> float:
+    """Warm up in a line, then fall in a line to zero at ``n_steps``.
+
+    >>> settings = OptimiserSettings(learning_rate=1.0, warmup_steps=10)
+    >>> [round(learning_rate_at(s, 110, settings), 2) for s in (0, 9, 10, 60, 109)]
+    [0.1, 1.0, 1.0, 0.5, 0.01]
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    left = (n_steps - step) / max(1, n_steps - settings.warmup_steps)
+    return settings.learning_rate * max(0.0, left)
+
+
+@dataclass(slots=True)
+class _Run(Generic[Batch]):
+    task: TrainingTask[Batch]
+    parameters: dict[str, nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    result: LoopResult
+    step: int = 0
+
+
+def run_loop(
+    task: TrainingTask[Any],  # Any: the task's own kind of batch
+    settings: OptimiserSettings,
+    *,
+    checkpoints: Path,
+    identity: str,
+    batch_size: int,
+    validate_every: int,
+    checkpoint_every: int,
+    report: Callable[[Progress], None],
+    report_every: int = 20,
+) -> LoopResult:
+    """Train to the end, continuing from a checkpoint where there is one.
+
+    Args:
+        task: model, batches and loss.
+        settings: of the optimiser.
+        checkpoints: a folder of this training alone.
+        identity: fingerprint of recipe and data; a checkpoint of another is refused.
+        batch_size: examples a step, for the rate that is reported.
+        validate_every: steps between validations (one more at the end).
+        checkpoint_every: steps between checkpoints.
+        report: is called every ``report_every`` steps and after each validation.
+
+    Raises:
+        ArtifactMismatchError: when the checkpoint is that of another training.
+    """
+    parameters = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
+    decay = [p for p in parameters.values() if p.dim() > 1]
+    plain = [p for p in parameters.values() if p.dim() <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        fused=True,
+    )
+    run = _Run(task, parameters, optimiser, LoopResult())
+    _restore(run, checkpoints, identity)
+    began, began_step, total = time.monotonic(), run.step, torch.zeros(())
+    earlier = run.result.seconds
+    while run.step < task.n_steps:
+        rate = learning_rate_at(run.step, task.n_steps, settings)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss = task.loss(task.batch(run.step))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_gradient_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        total += loss.detach().float().cpu()
+        run.step += 1
+        gone = time.monotonic() - began
+        run.result.seconds = earlier + gone
+        last = run.step == task.n_steps
+        metrics = None
+        if run.step % validate_every == 0 or last:
+            metrics = dict(task.validate())
+            run.result.metrics.append({"step": run.step, **metrics})
+        if run.step % report_every == 0 or metrics is not None:
+            since = run.step - (run.result.losses[-1]["step"] if run.result.losses else 0)
+            mean = float(total) / max(1, since)
+            total.zero_()
+            run.result.losses.append({"step": run.step, "loss": mean})
+            speed = (run.step - began_step) / max(gone, 1e-9)
+            report(
+                Progress(
+                    run.step, task.n_steps, mean, rate, speed * batch_size,
+                    (task.n_steps - run.step) / speed, metrics,
+                )
+            )
+        if run.step % checkpoint_every == 0 or last:
+            _save(run, checkpoints, identity, total)
+    return run.result
+
+
+def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> None:
+    """Write the state into a folder beside the old one, then swap them by renaming."""
+    fresh = checkpoints / f"step-{run.step:07d}.partial"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tensors: dict[str, Tensor] = {"random": torch.get_rng_state(), "loss": total}
+    for name, parameter in run.parameters.items():
+        tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
+        for key, value in run.optimiser.state[parameter].items():
+            tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    save_file(tensors, str(fresh / "state.safetensors"))
+    record = {
+        "identity": identity,
+        "step": run.step,
+        "losses": run.result.losses,
+        "metrics": run.result.metrics,
+        "seconds": run.result.seconds,
+    }
+    (fresh / "state.json").write_text(json.dumps(record), encoding="utf-8")
+    done = checkpoints / f"step-{run.step:07d}"
+    os.replace(fresh, done)
+    for old in checkpoints.glob("step-*"):
+        if old != done:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(run: _Run[Any], checkpoints: Path, identity: str) -> None:
+    found = sorted(p for p in checkpoints.glob("step-*") if not p.name.endswith(".partial"))
+    if not found:
+        return
+    folder = found[-1]
+    record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if record["identity"] != identity:
+        raise ArtifactMismatchError(
+            f"The checkpoint in {folder} is that of another recipe or other data "
+            f"({record['identity']}, now {identity}). Give another --out folder, or delete it."
+        )
+    tensors = load_file(str(folder / "state.safetensors"))
+    with torch.no_grad():
+        for name, parameter in run.parameters.items():
+            parameter.copy_(tensors[f"weight.{name}"])
+            state = {
+                key.split(".", 2)[1]: value
+                for key, value in tensors.items()
+                if key.startswith("optimiser.") and key.split(".", 2)[2] == name
+            }
+            run.optimiser.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device)
+                for key, value in state.items()
+            }
+    torch.set_rng_state(tensors["random"])
+    run.step = record["step"]
+    run.result.losses, run.result.metrics = record["losses"], record["metrics"]
+    run.result.seconds = record["seconds"]
+    _LOG.info("Continuing from step %d of %s", run.step, folder)

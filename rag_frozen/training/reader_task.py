@@ -1,0 +1,357 @@
+"""Train the pocket reader: data from the recipe, batches of tokens, loss on the answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+from rag_frozen.errors import InputError
+from rag_frozen.evaluation.metrics import exact_match, f1
+from rag_frozen.reader.decoding import Decoding, decode
+from rag_frozen.reader.prefix_lm import PrefixLM, prefix_mask
+from rag_frozen.training.reading_data import (
+    Mixture,
+    ReadingData,
+    ReadingExample,
+    ReadingRow,
+    read_json_lines,
+)
+from rag_frozen.training.settings import DataSettings, HubData, ReaderTraining, ReadingSource
+from rag_frozen.types import Passage, Question
+
+__all__ = ["ReaderTask", "TokenBatch", "ValidationRow", "load_reading_data"]
+
+_POOL = 32
+"""Batches that are drawn together and sorted by length."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationRow:
+    """A prompt with one gold passage, and the answers that count."""
+
+    source: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """``input_ids: [B, T]`` source, start token, answer; ``labels: [N]`` the answers' tokens, end
+    included; ``label_rows, label_columns: [N]`` the positions that predict them."""
+
+    input_ids: Tensor
+    source_lengths: Tensor
+    lengths: Tensor
+    label_rows: Tensor
+    label_columns: Tensor
+    labels: Tensor
+
+
+def load_reading_data(
+    settings: ReaderTraining,
+) -> tuple[ReadingData, dict[str, list[ValidationRow]]]:
+    """Load what the recipe names; hold out the validation parts.
+
+    Raises:
+        InputError, DataFormatError: when a file is missing or malformed.
+    """
+    data = settings.data
+    excluded = _excluded_ids(data)
+    passages = [p for p in _passages(data) if p.id not in excluded]
+    wanted = set()
+    rows_of = {source.name: list(_rows(source, data.path)) for source in data.reading}
+    for rows in rows_of.values():
+        wanted.update(pid for row in rows for pid in row.get("neg_pids", ())[:8])
+    by_id = {p.id: p for p in passages if p.id in wanted}
+    held_out = _hold_out(settings, rows_of)
+    reading = [
+        (source.weight, [r for r in map_rows(rows_of[source.name], by_id, excluded)])
+        for source in data.reading
+    ]
+    validation = {
+        name: [
+            ValidationRow(
+                settings.template.write(
+                    Question("", row["question"]), [Passage("", row["title"], row["text"])]
+                ),
+                tuple(row["answers"]),
+            )
+            for row in rows
+        ]
+        for name, rows in held_out.items()
+    }
+    yes_no = data.yes_no
+    closed_book = data.closed_book
+    held_questions = {row["question"] for rows in held_out.values() for row in rows}
+    return (
+        ReadingData(
+            passages=passages,
+            reading=reading,
+            yes_no=[] if yes_no is None else map_rows(_rows(yes_no, data.path), {}, excluded),
+            closed_book=[]
+            if closed_book is None
+            else [
+                (row["question"], row["answers"][0])
+                for row in _rows(closed_book, data.path)
+                if row["question"] not in held_questions
+            ],
+            template=settings.template,
+            mixture=Mixture(**settings.mixture.model_dump()),
+            seed=settings.seed,
+        ),
+        validation,
+    )
+
+
+def map_rows(
+    rows: Iterable[Mapping[str, Any]], by_id: Mapping[str, Passage], excluded: set[str]
+) -> list[ReadingRow]:
+    """Turn raw rows into reading rows: the first answer that stands in the text is the target."""
+    made = []
+    for row in rows:
+        if row.get("pid") in excluded or row.get("near_nq_eval_passage"):
+            continue
+        text = str(row["text"])
+        found = next((a for a in row["answers"] if a and a in text), None)
+        if found is None:
+            lowered = text.lower()
+            low = next((a for a in row["answers"] if a and a.lower() in lowered), None)
+            if low is not None and len(lowered) == len(text):
+                at = lowered.find(low.lower())
+                found = text[at : at + len(low)]
+        if found is None and row["answers"][0] in ("yes", "no"):
+            found = row["answers"][0]
+        if found is None or len(found.split()) > 12:
+            continue
+        golds = [answer.lower() for answer in row["answers"]]
+        negatives = tuple(
+            by_id[pid]
+            for pid in row.get("neg_pids", ())
+            if pid in by_id and not any(gold in by_id[pid].text.lower() for gold in golds)
+        )
+        made.append(
+            ReadingRow(row["question"], found, Passage("", str(row["title"]), text), negatives)
+        )
+    return made
+
+
+def _hold_out(
+    settings: ReaderTraining, rows_of: dict[str, list[Mapping[str, Any]]]
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Take the validation rows out of ``rows_of``: whole titles of the first source, and rows of
+    the validation source."""
+    data = settings.data
+    rng = random.Random(f"{settings.seed}:validation")
+    first = data.reading[0].name
+    titles = sorted({str(row["title"]) for row in rows_of[first]})
+    chosen = set(rng.sample(titles, min(data.validation_titles, len(titles) - 1)))
+    by_title = [row for row in rows_of[first] if row["title"] in chosen]
+    rows_of[first] = [row for row in rows_of[first] if row["title"] not in chosen]
+    if data.validation_source not in rows_of:
+        raise InputError(
+            f"data.validation_source is {data.validation_source!r}, but data.reading names only "
+            f"{sorted(rows_of)}."
+        )
+    rows = list(rows_of[data.validation_source])
+    held = rng.sample(rows, min(data.validation_rows, len(rows) // 2))
+    held_questions = {row["question"] for row in held}
+    for name in rows_of:
+        rows_of[name] = [row for row in rows_of[name] if row["question"] not in held_questions]
+    rng.shuffle(by_title)
+    return {first: by_title, data.validation_source: held}
+
+
+def _excluded_ids(data: DataSettings) -> set[str]:
+    if data.path is None or data.passages.exclude is None:
+        return set()
+    lines = (data.path / data.passages.exclude).read_text(encoding="utf-8").splitlines()
+    return {line.strip() for line in lines if line.strip()}
+
+
+def _passages(data: DataSettings) -> Iterable[Passage]:
+    if data.path is None:
+        for number, row in enumerate(_hub_rows(data.passages.hub)):
+            words = str(row["text"]).split()
+            for start in range(0, max(len(words) - 40, 0), 100):
+                text = " ".join(words[start : start + 100])
+                yield Passage(f"{number}:{start // 100}", str(row["title"]), text)
+        return
+    files = sorted(file for pattern in data.passages.files for file in data.path.glob(pattern))
+    if not files:
+        raise InputError(f"No file below {data.path} is named as in {list(data.passages.files)}")
+    for file in files:
+        for row in read_json_lines(file):
+            yield Passage(str(row["id"]), str(row["title"]), str(row["text"]))
+
+
+def _rows(source: ReadingSource, path: Path | None) -> Iterable[Mapping[str, Any]]:
+    rows = (
+        (_from_squad(row) for row in _hub_rows(source.hub))
+        if path is None
+        else read_json_lines(path / source.file)
+    )
+    for row in rows:
+        if source.max_rank is not None and row.get("rank", 0) >= source.max_rank:
+            continue
+        if source.min_overlap is not None and row.get("q_overlap", 1.0) < source.min_overlap:
+            continue
+        yield row
+
+
+def _from_squad(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of SQuAD, BoolQ and NQ-open on the hub in the shape of our files."""
+    answers = row.get("answers", row.get("answer"))
+    if isinstance(answers, Mapping):
+        answers = answers["text"]
+    if isinstance(answers, bool):
+        answers = ["yes" if answers else "no"]
+    return {
+        "question": row["question"],
+        "answers": [answers] if isinstance(answers, str) else list(answers),
+        "title": row.get("title", ""),
+        "text": row.get("context", row.get("passage", "")),
+    }
+
+
+def _hub_rows(hub: HubData) -> Iterable[Mapping[str, Any]]:
+    import datasets
+
+    return datasets.load_dataset(  # type: ignore[no-any-return]
+        hub.name, hub.config, split=hub.split, revision=hub.revision
+    )
+
+
+class ReaderTask:
+    """The pocket reader as a task of the loop."""
+
+    def __init__(
+        self,
+        model: PrefixLM,
+        tokenizer: Tokenizer,
+        settings: ReaderTraining,
+        *,
+        data: ReadingData,
+        validation: Mapping[str, Sequence[ValidationRow]],
+        bf16: bool,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.model = model.to(self.device)
+        self.model.word_embeddings.weight.requires_grad_(False)
+        self.n_steps = -(-settings.examples // settings.batch_size)
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._data = data
+        self._validation = validation
+        self._bf16 = bf16
+        self._start = tokenizer.token_to_id("[CLS]")
+        self._end = tokenizer.token_to_id("[SEP]")
+        self._pool: tuple[int, list[list[tuple[list[int], list[int]]]]] = (-1, [])
+
+    def batch(self, step: int) -> TokenBatch:
+        """Make the batch of a step; its pool is drawn once and kept."""
+        pool, place = divmod(step, _POOL)
+        if self._pool[0] != pool:
+            self._pool = (pool, self._draw(pool))
+        return self._collate(self._pool[1][place])
+
+    def _draw(self, pool: int) -> list[list[tuple[list[int], list[int]]]]:
+        size = self._settings.batch_size
+        total = self.n_steps * size
+        first = pool * _POOL * size
+        examples = [self._data.example(n, total) for n in range(first, first + _POOL * size)]
+        rows = self._encode(examples)
+        rows.sort(key=lambda row: len(row[0]) + len(row[1]))
+        batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+        random.Random(f"{self._settings.seed}:pool:{pool}").shuffle(batches)
+        return batches
+
+    def _encode(self, examples: Sequence[ReadingExample]) -> list[tuple[list[int], list[int]]]:
+        settings = self._settings
+        sources = self._tokenizer.encode_batch([example.source for example in examples])
+        targets = self._tokenizer.encode_batch(
+            [example.target for example in examples], add_special_tokens=False
+        )
+        return [
+            (
+                [*source.ids[: settings.max_source_tokens - 1], self._end]
+                if len(source.ids) > settings.max_source_tokens
+                else source.ids,
+                target.ids[: settings.max_target_tokens - 1],
+            )
+            for source, target in zip(sources, targets, strict=True)
+        ]
+
+    def _collate(self, rows: Sequence[tuple[list[int], list[int]]]) -> TokenBatch:
+        lengths = [len(source) + 1 + len(target) for source, target in rows]
+        ids = torch.zeros((len(rows), max(lengths)), dtype=torch.long)
+        label_rows: list[int] = []
+        label_columns: list[int] = []
+        labels: list[int] = []
+        for row, (source, target) in enumerate(rows):
+            ids[row, : lengths[row]] = torch.tensor([*source, self._start, *target])
+            label_rows += [row] * (len(target) + 1)
+            label_columns += range(len(source), lengths[row])
+            labels += [*target, self._end]
+        sources = torch.tensor([len(source) for source, _ in rows])
+        tensors = (
+            ids, sources, torch.tensor(lengths),
+            torch.tensor(label_rows), torch.tensor(label_columns), torch.tensor(labels),
+        )
+        return TokenBatch(*(tensor.to(self.device) for tensor in tensors))
+
+    def loss(self, batch: TokenBatch) -> Tensor:
+        """Mean cross-entropy of the answers' tokens, the end token included."""
+        size = batch.input_ids.shape[1]
+        mask = prefix_mask(batch.source_lengths, batch.lengths, size)
+        position = torch.arange(size, device=self.device).expand_as(batch.input_ids)
+        types = (position >= batch.source_lengths[:, None]).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            embeds = self.model.word_embeddings(batch.input_ids)
+            states, _ = self.model(embeds, mask, position_ids=position, type_ids=types)
+            logits = self.model.logits(states[batch.label_rows, batch.label_columns])
+        return functional.cross_entropy(logits.float(), batch.labels)
+
+    def validate(self) -> dict[str, float]:
+        """Exact match and F1 (percent) on the held-out rows, given the gold passage."""
+        self.model.eval()
+        metrics = {}
+        for name, rows in self._validation.items():
+            limited = rows[: self._settings.validation_limit]
+            texts = self._answers([row.source for row in limited])
+            pairs = list(zip(texts, limited, strict=True))
+            metrics[f"{name}.exact_match"] = 100 * sum(
+                exact_match(text, row.answers) for text, row in pairs
+            ) / max(1, len(pairs))
+            metrics[f"{name}.f1"] = 100 * sum(f1(text, row.answers) for text, row in pairs) / max(
+                1, len(pairs)
+            )
+        self.model.train()
+        return metrics
+
+    def _answers(self, sources: Sequence[str]) -> list[str]:
+        encoded = [encoding.ids[: self._settings.max_source_tokens] for encoding in
+                   self._tokenizer.encode_batch(list(sources))]
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        texts = [""] * len(encoded)
+        for start in range(0, len(order), 32):
+            rows = order[start : start + 32]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                decoded = decode(
+                    self.model,
+                    [encoded[row] for row in rows],
+                    decoding=Decoding(max_new_tokens=24),
+                    start_id=self._start,
+                    end_id=self._end,
+                    pad_id=0,
+                )
+            for row, answer in zip(rows, decoded, strict=True):
+                texts[row] = self._tokenizer.decode(list(answer.token_ids))
+        return texts

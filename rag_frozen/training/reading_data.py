@@ -1,0 +1,187 @@
+"""The examples that a reader is trained on, each a pure function of a seed and its number.
+
+Example i of N is made from nothing but (seed, i, N) and the data, so that a training can stop
+anywhere and go on without any saved state of its data. Sources and targets are text; the task
+turns them into tokens.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.packing.template import PromptTemplate
+from rag_frozen.training.cloze import crop_around, make_cloze
+from rag_frozen.types import Passage, Question
+
+__all__ = ["Mixture", "ReadingData", "ReadingExample", "ReadingRow", "read_json_lines"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRow:
+    """A question, the passage that answers it, the answer as it stands there, and distractors."""
+
+    question: str
+    answer: str
+    passage: Passage
+    negatives: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingExample:
+    """What the reader sees and what it should write."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Shares of the kinds of examples. ``cloze_*`` fall in a line over the first ``cloze_until``
+    of the training; the rest is reading, of which ``several`` hold more than one passage in the
+    end (none at the start)."""
+
+    cloze_start: float = 0.9
+    cloze_end: float = 0.15
+    cloze_until: float = 0.6
+    language_model: float = 0.03
+    closed_book: float = 0.02
+    yes_no: float = 0.03
+    several: float = 0.4
+    several_from: float = 0.4
+    n_passages: int = 3
+    crop: float = 0.5
+
+
+@dataclass(slots=True)
+class ReadingData:
+    """All that examples are made from, in memory.
+
+    ``reading`` pairs rows with a weight a source. ``passages`` stand in corpus order, so that
+    neighbours are of the same article.
+    """
+
+    passages: Sequence[Passage]
+    reading: Sequence[tuple[float, Sequence[ReadingRow]]]
+    yes_no: Sequence[ReadingRow]
+    closed_book: Sequence[tuple[str, str]]
+    template: PromptTemplate
+    mixture: Mixture
+    seed: int
+    _by_title: dict[str, list[Passage]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.passages or not any(rows for _, rows in self.reading):
+            raise InputError(
+                "Training a reader needs passages and reading rows, and one of them is empty. "
+                "Name the data with: --set data.path=FOLDER"
+            )
+        for _, rows in self.reading:
+            for row in rows:
+                group = self._by_title.setdefault(row.passage.title, [])
+                if row.passage not in group[-3:]:
+                    group.append(row.passage)
+
+    def example(self, number: int, total: int) -> ReadingExample:
+        """Make example ``number`` of ``total``, the same whenever it is asked for."""
+        rng = random.Random(f"{self.seed}:{number}")
+        progress = number / max(total, 1)
+        mix = self.mixture
+        fallen = min(progress / mix.cloze_until, 1.0)
+        cloze = mix.cloze_start + (mix.cloze_end - mix.cloze_start) * fallen
+        draw = rng.random()
+        if draw < mix.language_model:
+            return self._continuation(rng)
+        draw -= mix.language_model
+        if draw < mix.closed_book and self.closed_book:
+            question, answer = rng.choice(self.closed_book)
+            return self._written(question, answer, [])
+        draw -= mix.closed_book
+        if draw < mix.yes_no and self.yes_no:
+            return self._read(rng.choice(self.yes_no), rng, several=False)
+        rest = 1.0 - mix.language_model - mix.closed_book - mix.yes_no
+        share = max(0.0, (progress - mix.several_from) / (1.0 - mix.several_from))
+        several = rng.random() < mix.several * min(1.0, 2.0 * share)
+        if draw - mix.yes_no < cloze * rest:
+            return self._cloze(rng, several=several)
+        rows = rng.choices(
+            [rows for _, rows in self.reading], [weight for weight, _ in self.reading]
+        )[0]
+        return self._read(rng.choice(rows), rng, several=several)
+
+    def _continuation(self, rng: random.Random) -> ReadingExample:
+        passage = rng.choice(self.passages)
+        words = passage.text.split()
+        cut = rng.randint(min(8, len(words) // 2), max(len(words) // 2, 8))
+        return ReadingExample(
+            f"{passage.title}. {' '.join(words[:cut])}", " ".join(words[cut : cut + 20])
+        )
+
+    def _cloze(self, rng: random.Random, *, several: bool) -> ReadingExample:
+        while True:
+            index = rng.randrange(len(self.passages))
+            passage = self.passages[index]
+            made = make_cloze(passage.title, passage.text, rng)
+            if made is not None:
+                break
+        negatives: tuple[Passage, ...] = ()
+        if several:
+            near = (*range(index - 2, index), *range(index + 1, index + 3))
+            negatives = tuple(self.passages[i % len(self.passages)] for i in near)
+        row = ReadingRow(made.question, made.answer, passage, negatives)
+        return self._read(row, rng, several=several, start=made.start)
+
+    def _read(
+        self, row: ReadingRow, rng: random.Random, *, several: bool, start: int | None = None
+    ) -> ReadingExample:
+        gold = row.passage
+        if several:
+            wanted = self.mixture.n_passages - 1
+            pool = [p for p in row.negatives if p.text != gold.text]
+            if len(pool) < wanted:
+                same = self._by_title.get(gold.title, [])
+                pool += [p for p in same if p.text != gold.text and row.answer not in p.text]
+            passages = [gold, *rng.sample(pool, min(wanted, len(pool)))]
+            rng.shuffle(passages)
+            return self._written(row.question, row.answer, passages)
+        at = gold.text.find(row.answer) if start is None else start
+        if at >= 0 and rng.random() < self.mixture.crop:
+            n_words = rng.randint(40, 90)
+            text = crop_around(gold.text, at, at + len(row.answer), n_words=n_words, rng=rng)
+            gold = Passage(gold.id, gold.title, text)
+        return self._written(row.question, row.answer, [gold])
+
+    def _written(self, question: str, answer: str, passages: Sequence[Passage]) -> ReadingExample:
+        return ReadingExample(self.template.write(Question("", question), passages), answer)
+
+
+def read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:  # Any: JSON values
+    """Read a ``.jsonl`` or ``.jsonl.gz`` file row by row.
+
+    Raises:
+        InputError: when the file cannot be opened.
+        DataFormatError: for a line that is no JSON object, naming file and line.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataFormatError(f"{path}, line {number}: not a JSON object")
+                yield row
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}. Name the data with --set data.path=…") from error
+    except ValueError as error:
+        raise DataFormatError(f"{path}: a line is not JSON: {error}") from error

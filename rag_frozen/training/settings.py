@@ -1,0 +1,125 @@
+"""Recipes of trainings (``pipelines/train/*.yaml``) as frozen models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag_frozen.packing.template import PromptTemplate
+
+__all__ = [
+    "HubData",
+    "MixtureSettings",
+    "OptimiserSettings",
+    "PassageSource",
+    "ReaderTraining",
+    "ReadingSource",
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubData(_Frozen):
+    """A data set by its public name, read through ``datasets``."""
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class PassageSource(_Frozen):
+    """Passages to read: files below ``data.path`` (glob patterns), or the hub data set."""
+
+    files: tuple[str, ...]
+    hub: HubData
+    exclude: str | None = None
+    """A file below ``data.path`` of passage ids, one a line, that are left out."""
+
+
+class ReadingSource(_Frozen):
+    """Questions with passages: a file below ``data.path``, or the hub data set.
+
+    ``max_rank`` and ``min_overlap`` keep rows of distant supervision whose passage was found at a
+    rank below it and whose question shares at least that part of its words with the passage.
+    """
+
+    name: str
+    file: str
+    hub: HubData
+    weight: float = Field(1.0, gt=0)
+    max_rank: int | None = None
+    min_overlap: float | None = None
+
+
+class DataSettings(_Frozen):
+    """What a reader is trained and validated on."""
+
+    path: Path | None = None
+    """A folder with the files named below; without it the hub data sets are used."""
+    passages: PassageSource
+    reading: tuple[ReadingSource, ...]
+    yes_no: ReadingSource | None = None
+    closed_book: ReadingSource | None = None
+    validation_titles: int = Field(8, ge=1)
+    """So many titles of the first reading source are held out for validation."""
+    validation_rows: int = Field(500, ge=1)
+    """So many rows of ``validation_source`` are held out for validation."""
+    validation_source: str
+
+
+class MixtureSettings(_Frozen):
+    """See :class:`rag_frozen.training.reading_data.Mixture`."""
+
+    cloze_start: float = Field(0.9, ge=0, le=1)
+    cloze_end: float = Field(0.15, ge=0, le=1)
+    cloze_until: float = Field(0.6, gt=0, le=1)
+    language_model: float = Field(0.03, ge=0, le=1)
+    closed_book: float = Field(0.02, ge=0, le=1)
+    yes_no: float = Field(0.03, ge=0, le=1)
+    several: float = Field(0.4, ge=0, le=1)
+    several_from: float = Field(0.4, ge=0, lt=1)
+    n_passages: int = Field(3, ge=2)
+    crop: float = Field(0.5, ge=0, le=1)
+
+
+class OptimiserSettings(_Frozen):
+    """AdamW with warm-up and a linear fall to zero."""
+
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_gradient_norm: float = Field(1.0, gt=0)
+
+
+class ReaderTraining(_Frozen):
+    """Train the pocket reader, beginning from an encoder's layers."""
+
+    kind: Literal["pocket-reader"]
+    name: str
+    seed: int = 0
+    encoder: str = "pocket/minilm"
+    max_position_embeddings: int = Field(1_024, ge=64)
+    template: PromptTemplate
+    data: DataSettings
+    mixture: MixtureSettings = MixtureSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    examples: int = Field(ge=1)
+    batch_size: int = Field(32, ge=1)
+    max_source_tokens: int = Field(640, ge=16)
+    max_target_tokens: int = Field(32, ge=2)
+    validate_every: int = Field(200, ge=1)
+    """Steps between validations."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between checkpoints."""
+    validation_limit: int = Field(200, ge=1)
+    """Rows of each validation set that are read at each validation."""
+    int8: bool = True
+    """Write the weights rounded to int8."""
+
+
