@@ -1,0 +1,37 @@
+# make demo   set up, build the embedded corpus and its indexes, answer, evaluate
+# make test   set up, run the tests (a few minutes)
+# make check  ruff and mypy --strict
+# make soak   the long checks: many kills, large stores
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages-installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check soak clean
+
+demo: $(PACKAGES)
+	@$(BIN)/rag-frozen demo
+
+test: $(PACKAGES)
+	@$(BIN)/python -m pytest -m "not soak"
+
+soak: $(PACKAGES)
+	@$(BIN)/python -m pytest -m soak -s
+
+check: $(PACKAGES)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(PACKAGES): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): a virtual environment and the packages of constraints.txt (about 1.5 GB, a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "  1/2  PyTorch"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@echo "  2/2  rag-frozen and everything else"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

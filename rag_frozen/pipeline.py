@@ -1,0 +1,247 @@
+"""The main path: retrieve, fuse, fetch, rerank, pack, condition, generate.
+
+    question ─ retrieve ─ fetch texts ─ rerank ─ pack ─ read ─ Answer
+
+Each stage takes and returns plain values, in batches, and is called once. What a stage is was
+chosen in ``rag_frozen.build``; stages that a recipe leaves out are stages that do less.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag_frozen.errors import InputError
+from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
+from rag_frozen.reader.spelling import occurrences
+from rag_frozen.types import (
+    Answer,
+    Context,
+    Evidence,
+    Generation,
+    Hit,
+    Passage,
+    Question,
+    Ranking,
+    sort_hits,
+)
+
+__all__ = ["MAX_QUESTION_WORDS", "KeepOrder", "NoPassages", "NoRetrieval", "Pipeline", "as_questions"]
+
+MAX_QUESTION_WORDS = 1_000
+"""Longer questions are refused: no reader's window holds them beside passages."""
+
+
+class NoRetrieval:
+    """Closed book: no question has any hit."""
+
+    def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
+        """Return an empty ranking a question."""
+        return [() for _ in questions]
+
+
+class NoPassages:
+    """The store of a closed-book pipeline: holds nothing and is asked for nothing."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def get(self, passage_ids: Sequence[str]) -> list[Passage]:
+        """Return nothing for nothing; refuse any id."""
+        if passage_ids:
+            raise InputError("This pipeline is closed book: it has no passages to fetch.")
+        return []
+
+
+class KeepOrder:
+    """No reranker: the retrieval's order stands; the score is minus the rank."""
+
+    def rerank(
+        self, questions: Sequence[Question], candidates: Sequence[Sequence[Passage]]
+    ) -> list[Ranking]:
+        """Return the candidates in the order given."""
+        return [
+            tuple(Hit(passage.id, -float(rank)) for rank, passage in enumerate(passages, 1))
+            for passages in candidates
+        ]
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Seconds of each stage of one batch, in the order in which they ran."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+
+class Pipeline:
+    """Answers questions. Made by :func:`rag_frozen.load_pipeline` from a recipe."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        store: PassageStore,
+        retriever: Retriever,
+        reranker: Reranker,
+        packer: Packer,
+        reader: Reader,
+        k: int,
+        rerank_depth: int,
+        recipe: Mapping[str, Any] | None = None,  # Any: JSON values
+        artifacts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put stages together.
+
+        Args:
+            name: of the recipe.
+            k: hits that are retrieved.
+            rerank_depth: so many of them are fetched, reranked and offered to packing.
+            recipe: the resolved recipe, for the records of runs.
+            artifacts: role -> fingerprint of what the stages stand on.
+        """
+        self.name = name
+        self.store = store
+        self.retriever = retriever
+        self.reranker = reranker
+        self.packer = packer
+        self.reader = reader
+        self.k = k
+        self.rerank_depth = rerank_depth
+        self.recipe = dict(recipe or {})
+        self.artifacts = dict(artifacts or {})
+
+    def ask(self, text: str) -> Answer:
+        """Answer one question.
+
+        Raises:
+            InputError: when the question is empty, too long, or no text.
+        """
+        return self.answer([text])[0]
+
+    def answer(self, questions: Sequence[str | Question]) -> list[Answer]:
+        """Answer a batch of questions, in order.
+
+        Raises:
+            InputError: when a question is empty, too long, or no text.
+        """
+        asked = as_questions(questions)
+        if not asked:
+            return []
+        clock = _Clock()
+        with clock.stage("retrieve"):
+            rankings = self.retriever.retrieve(asked, k=self.k)
+        with clock.stage("fetch"):
+            candidates = self._fetch(rankings)
+        with clock.stage("rerank"):
+            reranked = self.reranker.rerank(asked, candidates)
+        with clock.stage("pack"):
+            best_first = [_reorder(*pair) for pair in zip(candidates, reranked, strict=True)]
+            contexts = self.packer.pack(asked, best_first)
+        with clock.stage("read"):
+            generations = self.reader.generate(contexts)
+        seconds = tuple((name, spent / len(asked)) for name, spent in clock.seconds.items())
+        return [
+            self._answer(*parts, seconds)
+            for parts in zip(
+                asked, rankings, reranked, best_first, contexts, generations, strict=True
+            )
+        ]
+
+    def retrieve(self, questions: Sequence[str | Question], *, k: int | None = None) -> list[Ranking]:
+        """Return the retrieval's rankings alone, of at most ``k`` hits."""
+        return self.retriever.retrieve(as_questions(questions), k=k or self.k)
+
+    def _fetch(self, rankings: Sequence[Ranking]) -> list[list[Passage]]:
+        heads = [ranking[: self.rerank_depth] for ranking in rankings]
+        ids = sorted({hit.passage_id for head in heads for hit in head})
+        by_id = dict(zip(ids, self.store.get(ids), strict=True))
+        return [[by_id[hit.passage_id] for hit in head] for head in heads]
+
+    def _answer(
+        self,
+        question: Question,
+        retrieved: Ranking,
+        reranked: Ranking,
+        passages: Sequence[Passage],
+        context: Context,
+        generation: Generation,
+        seconds: tuple[tuple[str, float], ...],
+    ) -> Answer:
+        by_id = {passage.id: passage for passage in passages}
+        stages = [("retrieve", {hit.passage_id: hit.score for hit in retrieved})]
+        if not isinstance(self.reranker, KeepOrder):
+            stages.append(("rerank", {hit.passage_id: hit.score for hit in reranked}))
+        evidence = tuple(
+            Evidence(
+                passage=by_id[passage_id],
+                scores=tuple((name, scores[passage_id]) for name, scores in stages),
+                offsets=occurrences(generation.text, by_id[passage_id].text),
+            )
+            for passage_id in context.passage_ids
+        )
+        return Answer(
+            question=question,
+            text=generation.text,
+            confidence=math.exp(min(generation.logprob, 0.0)),
+            hits=_final_ranking(retrieved, reranked),
+            evidence=evidence,
+            seconds=seconds,
+            context=context,
+            generation=generation,
+        )
+
+
+def as_questions(questions: Sequence[str | Question]) -> list[Question]:
+    """Check questions and give bare strings an id: their place in the batch.
+
+    Raises:
+        InputError: for an empty question, one of more than ``MAX_QUESTION_WORDS`` words, or
+            something that is no text; a bare string in place of a list.
+    """
+    if isinstance(questions, str):
+        raise InputError("answer() takes a list of questions; for one question use ask().")
+    checked = []
+    for number, asked in enumerate(questions):
+        question = asked if isinstance(asked, Question) else Question(str(number), asked)
+        text: object = question.text
+        if not isinstance(text, str):
+            raise InputError(
+                f"Question {question.id!r} is {type(text).__name__}, not text. Give a string."
+            )
+        n_words = len(text.split())
+        if n_words == 0 or not any(char.isalnum() for char in text):
+            raise InputError(f"Question {question.id!r} is empty. Ask something in words.")
+        if n_words > MAX_QUESTION_WORDS:
+            raise InputError(
+                f"Question {question.id!r} has {n_words:,} words; at most "
+                f"{MAX_QUESTION_WORDS:,} are read. Ask a shorter question."
+            )
+        checked.append(question)
+    return checked
+
+
+def _reorder(passages: Sequence[Passage], ranking: Ranking) -> list[Passage]:
+    by_id = {passage.id: passage for passage in passages}
+    return [by_id[hit.passage_id] for hit in ranking]
+
+
+def _final_ranking(retrieved: Ranking, reranked: Ranking) -> Ranking:
+    """The reranked hits, then the rest in the retrieval's order.
+
+    The rest keeps its order by scores that fall by one a rank below the lowest reranked score.
+    """
+    first = {hit.passage_id for hit in reranked}
+    rest = [hit for hit in retrieved if hit.passage_id not in first]
+    floor = min((hit.score for hit in reranked), default=0.0)
+    below = [Hit(hit.passage_id, floor - rank) for rank, hit in enumerate(rest, 1)]
+    return sort_hits([*reranked, *below])

@@ -1,0 +1,162 @@
+"""The pocket reader: the project's own prefix language model as a frozen reader.
+
+Takes packed contexts, returns generations; the model's weights are hashed when the reader is made
+and never change. Where an answer's tokens stand in a packed passage, the answer is given in the
+passage's own spelling, which an uncased vocabulary cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Encoding, Tokenizer
+
+from rag_frozen.errors import ModelError
+from rag_frozen.models.batching import token_budget_batches
+from rag_frozen.protocols import PromptGenerator
+from rag_frozen.reader.decoding import Decoded, Decoding, decode
+from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
+from rag_frozen.reader.prefix_lm import PrefixLM
+from rag_frozen.reader.prefix_lm_weights import load_prefix_lm
+from rag_frozen.reader.spelling import passage_spelling, tidy
+from rag_frozen.types import Context, Generation
+
+__all__ = ["PrefixLMReader"]
+
+
+class PrefixLMReader:
+    """A frozen prefix language model that answers from packed passages, or closed book."""
+
+    def __init__(
+        self,
+        model: PrefixLM,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        decoding: Decoding,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        token_budget: int = 8_192,
+        prompt_generator: PromptGenerator | None = None,
+    ) -> None:
+        """Freeze the model and hash its weights.
+
+        Args:
+            model: trained; becomes the reader's own.
+            tokenizer: of the encoder that the model began from, without padding or truncation.
+            name: how messages and manifests call the reader.
+            decoding: how answers are written.
+            device, dtype: where and in what the model runs.
+            token_budget: prompt tokens a batch, padding included.
+            prompt_generator: makes the soft prompt, if the reader is conditioned.
+
+        Raises:
+            ModelError: when the tokenizer lacks ``[CLS]``, ``[SEP]`` or ``[PAD]``.
+        """
+        ids = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]")}
+        if None in ids.values():
+            raise ModelError(
+                f"The tokenizer of {name} lacks one of {list(ids)}. Use the tokenizer of the "
+                "encoder that the reader was trained from."
+            )
+        self.name = name
+        self.decoding = decoding
+        self.prompt_generator = prompt_generator
+        self.model = freeze(model.to(device=device, dtype=dtype))
+        self.digest = weights_digest(self.model)
+        self._tokenizer = tokenizer
+        self._ids = ids
+        self._token_budget = token_budget
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        minilm: Path,
+        *,
+        decoding: Decoding,
+        name: str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        token_budget: int = 8_192,
+        prompt_generator: PromptGenerator | None = None,
+    ) -> PrefixLMReader:
+        """Load trained weights and the encoder's word embeddings and tokenizer.
+
+        Raises:
+            ArtifactDamagedError: when a file is missing or does not fit.
+        """
+        tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(
+            load_prefix_lm(folder, minilm),
+            tokenizer,
+            name=name or folder.name,
+            decoding=decoding,
+            device=device,
+            dtype=dtype,
+            token_budget=token_budget,
+            prompt_generator=prompt_generator,
+        )
+
+    @property
+    def window(self) -> int:
+        """Positions that the model has: soft prompt, prompt and answer together."""
+        return self.model.config.max_position_embeddings
+
+    @property
+    def embedding_width(self) -> int:
+        """Width E of the input embeddings, which a soft prompt must have."""
+        return self.model.config.hidden_size
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text as a prompt, special tokens included."""
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def verify_frozen(self) -> None:
+        """Raise ``FrozenWeightsChangedError`` when the weights are not those that were loaded."""
+        verify_frozen(self.model, self.digest)
+
+    def generate(self, contexts: Sequence[Context]) -> list[Generation]:
+        """Answer each context.
+
+        Rows are batched by length; in fp32 a batch gives what one by one gives (log-probabilities
+        to 1e-4), in bf16 near ties may fall differently.
+        """
+        encodings = self._tokenizer.encode_batch([context.prompt for context in contexts])
+        generations: list[Generation | None] = [None] * len(contexts)
+        lengths = [len(encoding.ids) for encoding in encodings]
+        for rows in token_budget_batches(lengths, budget=self._token_budget):
+            soft_prompt = None
+            if self.prompt_generator is not None:
+                soft_prompt = self.prompt_generator.generate([contexts[row] for row in rows])
+            decoded = decode(
+                self.model,
+                [encodings[row].ids for row in rows],
+                decoding=self.decoding,
+                start_id=self._ids["[CLS]"],
+                end_id=self._ids["[SEP]"],
+                pad_id=self._ids["[PAD]"],
+                soft_prompt=soft_prompt,
+            )
+            for row, answer in zip(rows, decoded, strict=True):
+                generations[row] = self._generation(answer, contexts[row], encodings[row])
+        return [generation for generation in generations if generation is not None]
+
+    def _generation(self, decoded: Decoded, context: Context, encoding: Encoding) -> Generation:
+        ids = decoded.token_ids
+        text = None
+        if context.kept and ids:
+            asked = context.prompt.find(context.question.text)
+            in_front = 0 <= asked <= len(context.prompt) // 2
+            after = asked + len(context.question.text) if in_front else 0
+            text = passage_spelling(
+                ids, context.prompt, encoding.ids, encoding.offsets, after=after
+            )
+        if text is None:
+            text = tidy(self._tokenizer.decode(list(ids)))
+        n_tokens = len(ids) + int(decoded.ended)
+        return Generation(text, decoded.logprob, n_tokens, "end" if decoded.ended else "length")

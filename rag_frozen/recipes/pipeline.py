@@ -1,0 +1,196 @@
+"""Recipes of pipelines (``pipelines/*.yaml``): how questions are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag_frozen.packing.template import PromptTemplate
+
+__all__ = [
+    "Bm25Retrieval",
+    "CausalReader",
+    "ClosedBook",
+    "CrossEncoder",
+    "DecodingSettings",
+    "DenseRetrieval",
+    "Fusion",
+    "MinMaxFusion",
+    "NoReranker",
+    "PackingSettings",
+    "PipelineRecipe",
+    "PrefixReader",
+    "ReaderSettings",
+    "ReciprocalRankFusion",
+    "ReplayRetrieval",
+    "RerankerSettings",
+    "RetrievalSettings",
+    "Seq2SeqReader",
+    "SpiderFusion",
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bm25Retrieval(_Frozen):
+    """BM25 over the index recipe's ``bm25`` part."""
+
+    kind: Literal["bm25"]
+    k: int = Field(100, ge=1)
+
+
+class DenseRetrieval(_Frozen):
+    """Nearest neighbours over the index recipe's ``dense`` part."""
+
+    kind: Literal["dense"]
+    k: int = Field(100, ge=1)
+
+
+class ReplayRetrieval(_Frozen):
+    """A stored TREC run, by question id."""
+
+    kind: Literal["replay"]
+    run: Path
+    k: int = Field(100, ge=1)
+
+
+class ClosedBook(_Frozen):
+    """No passages: the reader answers from its weights alone."""
+
+    kind: Literal["closed-book"]
+
+
+class ReciprocalRankFusion(_Frozen):
+    """Cormack et al. 2009: the sum over runs of weight / (constant + rank)."""
+
+    kind: Literal["rrf"]
+    constant: int = Field(60, ge=1)
+    weights: tuple[float, ...] | None = None
+
+
+class MinMaxFusion(_Frozen):
+    """Weighted sum of scores, each run's scaled to [0, 1]."""
+
+    kind: Literal["min-max"]
+    weights: tuple[float, ...] | None = None
+
+
+class SpiderFusion(_Frozen):
+    """Ram et al. 2022 (Spider): s1 + lambda·s2; a passage missing from a list gets its minimum."""
+
+    kind: Literal["spider"]
+    weight: float = Field(1.0, gt=0)
+    depth: int = Field(1_000, ge=1)
+
+
+class Fusion(_Frozen):
+    """Several retrievals made into one ranking."""
+
+    kind: Literal["fused"]
+    parts: tuple[
+        Annotated[Bm25Retrieval | DenseRetrieval | ReplayRetrieval, Field(discriminator="kind")],
+        ...,
+    ] = Field(min_length=2)
+    method: Annotated[
+        ReciprocalRankFusion | MinMaxFusion | SpiderFusion, Field(discriminator="kind")
+    ] = ReciprocalRankFusion(kind="rrf")
+    k: int = Field(100, ge=1)
+
+
+RetrievalSettings = Annotated[
+    Bm25Retrieval | DenseRetrieval | ReplayRetrieval | Fusion | ClosedBook,
+    Field(discriminator="kind"),
+]
+
+
+class NoReranker(_Frozen):
+    """Keep the retrieval's order."""
+
+    kind: Literal["none"]
+
+
+class CrossEncoder(_Frozen):
+    """A cross-encoder scores the first ``depth`` passages with the question."""
+
+    kind: Literal["cross-encoder"]
+    model: str
+    revision: str | None = None
+    depth: int = Field(20, ge=1)
+    max_length: int = Field(256, ge=16)
+
+
+RerankerSettings = Annotated[NoReranker | CrossEncoder, Field(discriminator="kind")]
+
+
+class PackingSettings(_Frozen):
+    """How passages become the prompt."""
+
+    template: PromptTemplate = PromptTemplate()
+    max_passages: int | None = Field(None, ge=0)
+    order: Literal["best_first", "best_last"] = "best_first"
+    window: int | None = Field(None, ge=32)
+    """Tokens of the reader's window that are used; all of it by default."""
+
+
+class DecodingSettings(_Frozen):
+    """See :class:`rag_frozen.reader.decoding.Decoding`."""
+
+    kind: Literal["greedy", "beam", "sample"] = "greedy"
+    max_new_tokens: int = Field(24, ge=1)
+    n_beams: int = Field(4, ge=1)
+    length_penalty: float = 0.0
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+
+
+class PrefixReader(_Frozen):
+    """The project's own prefix language model."""
+
+    kind: Literal["prefix-lm"]
+    model: str = "pocket/reader"
+    encoder: str = "pocket/minilm"
+    decoding: DecodingSettings = DecodingSettings()
+
+
+class CausalReader(_Frozen):
+    """A decoder-only model of transformers."""
+
+    kind: Literal["causal"]
+    model: str
+    revision: str | None = None
+    chat_template: bool = False
+    decoding: DecodingSettings = DecodingSettings(max_new_tokens=32)
+
+
+class Seq2SeqReader(_Frozen):
+    """An encoder-decoder model of transformers. ``window`` is what its encoder is given."""
+
+    kind: Literal["seq2seq"]
+    model: str
+    revision: str | None = None
+    window: int = Field(2_048, ge=32)
+    decoding: DecodingSettings = DecodingSettings(max_new_tokens=32)
+
+
+ReaderSettings = Annotated[
+    PrefixReader | CausalReader | Seq2SeqReader, Field(discriminator="kind")
+]
+
+
+class PipelineRecipe(_Frozen):
+    """A whole pipeline. ``index`` names the recipe of the indexes that retrieval searches."""
+
+    kind: Literal["pipeline"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    index: str | None = None
+    retrieval: RetrievalSettings
+    reranker: RerankerSettings = NoReranker(kind="none")
+    packing: PackingSettings = PackingSettings()
+    reader: ReaderSettings
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -1,0 +1,224 @@
+"""Training the pocket reader: a tiny run, a kill, and the same weights to the bit."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError
+from rag_frozen.packing.template import PromptTemplate
+from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
+from rag_frozen.training.loop import run_loop
+from rag_frozen.training.reader_task import ReaderTask, load_reading_data
+from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow, read_json_lines
+from rag_frozen.training.settings import ReaderTraining
+from rag_frozen.types import Passage
+
+TEMPLATE = PromptTemplate(
+    with_passages="question: {question}\n{passages}",
+    passage="passage: {title}. {text}\n",
+    closed_book="question: {question}\n",
+)
+NAMES = ["anna", "boris", "clara", "dmitri", "elena", "felix"]
+PLACES = ["riga", "lyon", "quito", "osaka", "turin", "accra"]
+
+
+def row(n: int) -> dict[str, object]:
+    name, place = NAMES[n % 6].title(), PLACES[(n // 6 + n) % 6].title()
+    text = f"The painter {name} lived in {place} for many years. The house of {name} stands there."
+    return {
+        "id": str(n), "question": f"where did {name.lower()} live", "answers": [place],
+        "title": f"{name} {n % 4}", "text": text, "rank": n % 7, "q_overlap": 0.8,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps(row(n)) + "\n" for n in range(60)), encoding="utf-8"
+    )
+    (tmp_path / "silver.jsonl").write_text(
+        "".join(json.dumps({**row(n), "question": f"{n} where was the home"}) + "\n" for n in range(40)),
+        encoding="utf-8",
+    )
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(
+            json.dumps({"id": str(n), "title": row(n)["title"], "text": row(n)["text"]}) + "\n"
+            for n in range(60)
+        ),
+        encoding="utf-8",
+    )
+    (tmp_path / "leave-out.txt").write_text("3\n4\n", encoding="utf-8")
+    return tmp_path
+
+
+def settings(folder: Path, **changes: object) -> ReaderTraining:
+    hub = {"name": "none"}
+    fields: dict[str, object] = {
+        "kind": "pocket-reader",
+        "name": "tiny",
+        "seed": 5,
+        "template": TEMPLATE.model_dump(),
+        "data": {
+            "path": str(folder),
+            "passages": {"files": ["corpus.jsonl"], "exclude": "leave-out.txt", "hub": hub},
+            "reading": [
+                {"name": "rows", "file": "rows.jsonl", "hub": hub},
+                {"name": "silver", "file": "silver.jsonl", "hub": hub, "max_rank": 5},
+            ],
+            "validation_titles": 3,
+            "validation_rows": 10,
+            "validation_source": "silver",
+        },
+        "optimiser": {"learning_rate": 1e-3, "warmup_steps": 2},
+        "examples": 48,
+        "batch_size": 4,
+        "validate_every": 6,
+        "checkpoint_every": 5,
+        "validation_limit": 4,
+    }
+    return ReaderTraining.model_validate({**fields, **changes})
+
+
+def tokenizer() -> Tokenizer:
+    words = sorted({w for n in range(60) for w in str(row(n)).lower().replace("'", " ").split()})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,:?"]
+    pieces += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"] + [w for w in words if w.isalpha()]
+    made = Tokenizer(
+        models.WordPiece({p: i for i, p in enumerate(dict.fromkeys(pieces))}, unk_token="[UNK]")
+    )
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return made
+
+
+def task(settings: ReaderTraining, *, seed: int = 0) -> ReaderTask:
+    data, validation = load_reading_data(settings)
+    made = tokenizer()
+    torch.manual_seed(seed)
+    model = PrefixLM(
+        PrefixLMConfig(
+            vocab_size=made.get_vocab_size(), hidden_size=32, num_hidden_layers=2,
+            num_attention_heads=4, intermediate_size=48, max_position_embeddings=128,
+        )
+    )  # fmt: skip
+    return ReaderTask(model, made, settings, data=data, validation=validation, bf16=False)
+
+
+def train(task: ReaderTask, settings: ReaderTraining, folder: Path, identity: str = "one"):
+    return run_loop(
+        task, settings.optimiser, checkpoints=folder, identity=identity, batch_size=4,
+        validate_every=settings.validate_every, checkpoint_every=settings.checkpoint_every,
+        report=lambda progress: None,
+    )  # fmt: skip
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder, tmp_path):
+    recipe = settings(folder)
+    whole = task(recipe)
+    result = train(whole, recipe, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    broken = task(recipe)
+    make_batch = broken.batch
+
+    def dies(step: int):
+        if step == 8:
+            raise Killed
+        return make_batch(step)
+
+    broken.batch = dies  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        train(broken, recipe, tmp_path / "broken")
+    resumed = task(recipe, seed=77)  # other weights at first: the checkpoint must bring them back
+    resumed.model.word_embeddings.load_state_dict(whole.model.word_embeddings.state_dict())
+    torch.manual_seed(999)
+    again = train(resumed, recipe, tmp_path / "broken")
+    ours, theirs = whole.model.state_dict(), resumed.model.state_dict()
+    trained = {name for name, p in whole.model.named_parameters() if p.requires_grad}
+    assert len(trained) > 20
+    assert all(torch.equal(ours[name], theirs[name]) for name in trained)
+    assert [m["step"] for m in again.metrics] == [m["step"] for m in result.metrics] == [6, 12]
+    assert result.metrics[-1]["rows.exact_match"] == again.metrics[-1]["rows.exact_match"]
+
+
+def test_word_embeddings_stay_and_the_rest_learns(folder, tmp_path):
+    recipe = settings(folder, examples=160, batch_size=8)
+    trained = task(recipe)
+    words = trained.model.word_embeddings.weight.clone()
+    result = train(trained, recipe, tmp_path / "run")
+    assert torch.equal(words, trained.model.word_embeddings.weight)
+    assert result.losses[-1]["loss"] < result.losses[0]["loss"] or len(result.losses) == 1
+    with torch.no_grad():
+        first = float(task(recipe).loss(trained.batch(0)))
+        last = float(trained.loss(trained.batch(0)))
+    assert last < first - 0.3
+
+
+def test_a_checkpoint_of_other_data_is_refused(folder, tmp_path):
+    recipe = settings(folder)
+    train(task(recipe), recipe, tmp_path / "run", identity="one")
+    with pytest.raises(ArtifactMismatchError, match="another recipe or other data"):
+        train(task(recipe), recipe, tmp_path / "run", identity="two")
+
+
+def test_validation_titles_and_rows_are_held_out_of_training(folder):
+    data, validation = load_reading_data(settings(folder))
+    titles = {row.passage.title for row in data.reading[0][1]}
+    assert len(validation["silver"]) == 10
+    assert not any(f"passage: {title}. " in v.source for v in validation["rows"] for title in titles)
+    questions = {row.question for row in data.reading[1][1]}
+    assert not any(v.source.split("\n")[0][10:] in questions for v in validation["silver"])
+    assert {"3", "4"}.isdisjoint(p.id for p in data.passages)
+
+
+def test_rows_found_too_deep_are_left_out(folder):
+    data, validation = load_reading_data(settings(folder))
+    assert len(data.reading[1][1]) + len(validation["silver"]) == sum(n % 7 < 5 for n in range(40))
+
+
+def reading_data(**mixture: float) -> ReadingData:
+    passages = [Passage(str(n), str(row(n)["title"]), str(row(n)["text"])) for n in range(40)]
+    rows = [
+        ReadingRow(str(row(n)["question"]), str(row(n)["answers"][0]), passages[n])  # type: ignore[index]
+        for n in range(40)
+    ]
+    return ReadingData(
+        passages, [(1.0, rows)], [], [("who", "anna")], TEMPLATE, replace(Mixture(), **mixture), 3
+    )
+
+
+def test_an_example_is_a_function_of_seed_and_number():
+    data = reading_data()
+    order = list(range(200))
+    random.Random(0).shuffle(order)
+    shuffled = {n: data.example(n, 200) for n in order}
+    assert [shuffled[n] for n in range(200)] == [reading_data().example(n, 200) for n in range(200)]
+
+
+def test_cloze_gives_way_to_reading_and_single_passages_to_several():
+    data = reading_data(language_model=0.0, closed_book=0.0, yes_no=0.0)
+    early = [data.example(n, 4_000) for n in range(400)]
+    late = [data.example(n, 4_000) for n in range(3_600, 4_000)]
+    asked = "question: where did"
+    assert sum(e.source.startswith(asked) for e in early) < 120
+    assert sum(e.source.startswith(asked) for e in late) > 280
+    assert all(e.source.count("passage:") == 1 for e in early)
+    assert sum(e.source.count("passage:") > 1 for e in late) > 80
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"a": 1}\n[2]\n', encoding="utf-8")
+    with pytest.raises(DataFormatError, match=r"bad\.jsonl, line 2"):
+        list(read_json_lines(tmp_path / "bad.jsonl"))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_json_lines(tmp_path / "missing.jsonl"))
