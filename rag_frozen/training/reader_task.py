@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from rag_frozen.types import Passage, Question
 
 __all__ = ["ReaderTask", "TokenBatch", "ValidationRow", "load_reading_data"]
 
+_LOG = logging.getLogger(__name__)
 _POOL = 32
 """Batches that are drawn together and sorted by length."""
 
@@ -220,7 +222,10 @@ def _from_squad(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _hub_rows(hub: HubData) -> Iterable[Mapping[str, Any]]:
+def _hub_rows(hub: HubData | None) -> Iterable[Mapping[str, Any]]:
+    if hub is None:
+        _LOG.warning("A source of the recipe has no public data set and is left out: no data.path")
+        return ()
     import datasets
 
     return datasets.load_dataset(  # type: ignore[no-any-return]

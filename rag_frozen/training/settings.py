@@ -36,13 +36,14 @@ class PassageSource(_Frozen):
     """Passages to read: files below ``data.path`` (glob patterns), or the hub data set."""
 
     files: tuple[str, ...]
-    hub: HubData
+    hub: HubData | None = None
     exclude: str | None = None
     """A file below ``data.path`` of passage ids, one a line, that are left out."""
 
 
 class ReadingSource(_Frozen):
-    """Questions with passages: a file below ``data.path``, or the hub data set.
+    """Questions with passages: a file below ``data.path``, or the hub data set (a source without
+    one is left out, with a warning, when no ``data.path`` is given).
 
     ``max_rank`` and ``min_overlap`` keep rows of distant supervision whose passage was found at a
     rank below it and whose question shares at least that part of its words with the passage.
@@ -50,7 +51,7 @@ class ReadingSource(_Frozen):
 
     name: str
     file: str
-    hub: HubData
+    hub: HubData | None = None
     weight: float = Field(1.0, gt=0)
     max_rank: int | None = None
     min_overlap: float | None = None

@@ -1,0 +1,1 @@
+"""Where models come from, where they run, and how their inputs are batched."""
