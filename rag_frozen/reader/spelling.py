@@ -1,0 +1,104 @@
+"""The answer as text: the passage's own spelling, and where an answer stands in a passage.
+
+An uncased vocabulary writes "rontgen" and "283, 846"; where the answer's tokens stand in a packed
+passage, the passage knows better. Pure functions over strings and token ids.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+__all__ = ["occurrences", "passage_spelling", "tidy"]
+
+_BEFORE = re.compile(r"\s+([.,;:!?%)\]}’”])")
+_AFTER = re.compile(r"([(\[{“$£€#])\s+")
+_INSIDE_NUMBER = re.compile(r"(?<=\d)\s*([.,:/])\s*(?=\d)")
+_JOINED = re.compile(r"(?<=\w)\s*([-–'’/])\s*(?=\w)")
+
+
+def passage_spelling(
+    answer_ids: Sequence[int],
+    prompt: str,
+    prompt_ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    *,
+    after: int = 0,
+) -> str | None:
+    """Return the prompt's own text at the first place where the answer's tokens stand in it.
+
+    Args:
+        answer_ids: the answer's tokens, without special ones.
+        prompt: the packed prompt.
+        prompt_ids: its tokens.
+        offsets: half-open character ranges of the tokens; empty ones (special tokens) never match.
+        after: the first character that may count (the question before it does not).
+
+    Returns:
+        The text, or None where the tokens do not stand there as whole words.
+    """
+    n = len(answer_ids)
+    if n == 0:
+        return None
+    wanted = list(answer_ids)
+    for first in range(len(prompt_ids) - n + 1):
+        if prompt_ids[first] != wanted[0] or list(prompt_ids[first : first + n]) != wanted:
+            continue
+        places = offsets[first : first + n]
+        start, end = places[0][0], places[-1][1]
+        if start < after or any(begin == stop for begin, stop in places):
+            continue
+        if _splits_word(prompt, start) or _splits_word(prompt, end):
+            continue
+        return prompt[start:end]
+    return None
+
+
+def tidy(text: str) -> str:
+    """Undo the spaces that word-piece decoding leaves around punctuation.
+
+    >>> tidy("283, 846"), tidy("o ' brien"), tidy("jean - luc ( actor )"), tidy("3 . 5 %")
+    ('283,846', "o'brien", 'jean-luc (actor)', '3.5%')
+    """
+    text = _INSIDE_NUMBER.sub(r"\1", " ".join(text.split()))
+    text = _JOINED.sub(r"\1", text)
+    return _AFTER.sub(r"\1", _BEFORE.sub(r"\1", text))
+
+
+def occurrences(answer: str, text: str) -> tuple[tuple[int, int], ...]:
+    """Find where an answer's text occurs in a passage.
+
+    Case, accents and the kind of white space do not count; only whole words do.
+
+    Returns:
+        Half-open character ranges of ``text``, in order, not overlapping.
+
+    >>> occurrences("rontgen", "Wilhelm Röntgen; Röntgenium")
+    ((8, 15),)
+    """
+    words = [_folded(word)[0] for word in answer.split()]
+    if not any(words):
+        return ()
+    folded, places = _folded(text)
+    pattern = r"\s+".join(re.escape(word) for word in words if word)
+    found = []
+    for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", folded):
+        found.append((places[match.start()], places[match.end() - 1] + 1))
+    return tuple(found)
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """Lower case without accents, and for each of its characters the place in ``text``."""
+    letters: list[str] = []
+    places: list[int] = []
+    for place, char in enumerate(text):
+        for part in unicodedata.normalize("NFD", char.casefold()):
+            if not unicodedata.combining(part):
+                letters.append(part)
+                places.append(place)
+    return "".join(letters), places
+
+
+def _splits_word(text: str, place: int) -> bool:
+    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
