@@ -85,7 +85,7 @@ class FaissFlat(_Frozen):
     kind: Literal["faiss-flat"]
     encoder: EncoderSettings
     shard_size: int = Field(65_536, ge=1)
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    dtype: Literal["float32", "float16"] = "float16"
 
 
 class IndexRecipe(_Frozen):
