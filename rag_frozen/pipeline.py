@@ -18,11 +18,10 @@ from typing import Any
 from rag_frozen.errors import InputError
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.reader.spelling import occurrences
+from rag_frozen.retrieval.fusion import FusionRetriever
 from rag_frozen.types import (
     Answer,
-    Context,
     Evidence,
-    Generation,
     Hit,
     Passage,
     Question,
@@ -30,7 +29,14 @@ from rag_frozen.types import (
     sort_hits,
 )
 
-__all__ = ["MAX_QUESTION_WORDS", "KeepOrder", "NoPassages", "NoRetrieval", "Pipeline", "as_questions"]
+__all__ = [
+    "MAX_QUESTION_WORDS",
+    "KeepOrder",
+    "NoPassages",
+    "NoRetrieval",
+    "Pipeline",
+    "as_questions",
+]
 
 MAX_QUESTION_WORDS = 1_000
 """Longer questions are refused: no reader's window holds them beside passages."""
@@ -139,9 +145,9 @@ class Pipeline:
             return []
         clock = _Clock()
         with clock.stage("retrieve"):
-            rankings = self.retriever.retrieve(asked, k=self.k)
+            retrieved = self._retrieve(asked)
         with clock.stage("fetch"):
-            candidates = self._fetch(rankings)
+            candidates = self._fetch([ranking for ranking, _ in retrieved])
         with clock.stage("rerank"):
             reranked = self.reranker.rerank(asked, candidates)
         with clock.stage("pack"):
@@ -150,55 +156,47 @@ class Pipeline:
         with clock.stage("read"):
             generations = self.reader.generate(contexts)
         seconds = tuple((name, spent / len(asked)) for name, spent in clock.seconds.items())
+        rows = zip(retrieved, reranked, best_first, contexts, generations, strict=True)
         return [
-            self._answer(*parts, seconds)
-            for parts in zip(
-                asked, rankings, reranked, best_first, contexts, generations, strict=True
+            Answer(
+                question=context.question,
+                text=generation.text,
+                confidence=math.exp(min(generation.logprob, 0.0)),
+                hits=_final_ranking(ranking, scores),
+                evidence=_evidence(
+                    generation.text,
+                    context.passage_ids,
+                    {passage.id: passage for passage in passages},
+                    {"retrieve": ranking, **parts, **self._rerank_scores(scores)},
+                ),
+                seconds=seconds,
+                context=context,
+                generation=generation,
             )
+            for (ranking, parts), scores, passages, context, generation in rows
         ]
 
-    def retrieve(self, questions: Sequence[str | Question], *, k: int | None = None) -> list[Ranking]:
+    def retrieve(
+        self, questions: Sequence[str | Question], *, k: int | None = None
+    ) -> list[Ranking]:
         """Return the retrieval's rankings alone, of at most ``k`` hits."""
         return self.retriever.retrieve(as_questions(questions), k=k or self.k)
+
+    def _retrieve(self, asked: Sequence[Question]) -> list[tuple[Ranking, dict[str, Ranking]]]:
+        """Rankings, and beside a fused one those that it was fused from."""
+        if isinstance(self.retriever, FusionRetriever):
+            fused = self.retriever.retrieve_parts(asked)
+            return [(ranking[: self.k], parts) for ranking, parts in fused]
+        return [(ranking, {}) for ranking in self.retriever.retrieve(asked, k=self.k)]
+
+    def _rerank_scores(self, ranking: Ranking) -> dict[str, Ranking]:
+        return {} if isinstance(self.reranker, KeepOrder) else {"rerank": ranking}
 
     def _fetch(self, rankings: Sequence[Ranking]) -> list[list[Passage]]:
         heads = [ranking[: self.rerank_depth] for ranking in rankings]
         ids = sorted({hit.passage_id for head in heads for hit in head})
         by_id = dict(zip(ids, self.store.get(ids), strict=True))
         return [[by_id[hit.passage_id] for hit in head] for head in heads]
-
-    def _answer(
-        self,
-        question: Question,
-        retrieved: Ranking,
-        reranked: Ranking,
-        passages: Sequence[Passage],
-        context: Context,
-        generation: Generation,
-        seconds: tuple[tuple[str, float], ...],
-    ) -> Answer:
-        by_id = {passage.id: passage for passage in passages}
-        stages = [("retrieve", {hit.passage_id: hit.score for hit in retrieved})]
-        if not isinstance(self.reranker, KeepOrder):
-            stages.append(("rerank", {hit.passage_id: hit.score for hit in reranked}))
-        evidence = tuple(
-            Evidence(
-                passage=by_id[passage_id],
-                scores=tuple((name, scores[passage_id]) for name, scores in stages),
-                offsets=occurrences(generation.text, by_id[passage_id].text),
-            )
-            for passage_id in context.passage_ids
-        )
-        return Answer(
-            question=question,
-            text=generation.text,
-            confidence=math.exp(min(generation.logprob, 0.0)),
-            hits=_final_ranking(retrieved, reranked),
-            evidence=evidence,
-            seconds=seconds,
-            context=context,
-            generation=generation,
-        )
 
 
 def as_questions(questions: Sequence[str | Question]) -> list[Question]:
@@ -233,6 +231,27 @@ def as_questions(questions: Sequence[str | Question]) -> list[Question]:
 def _reorder(passages: Sequence[Passage], ranking: Ranking) -> list[Passage]:
     by_id = {passage.id: passage for passage in passages}
     return [by_id[hit.passage_id] for hit in ranking]
+
+
+def _evidence(
+    text: str,
+    passage_ids: Sequence[str],
+    passages: Mapping[str, Passage],
+    stages: Mapping[str, Ranking],
+) -> tuple[Evidence, ...]:
+    scores = {name: {hit.passage_id: hit.score for hit in hits} for name, hits in stages.items()}
+    return tuple(
+        Evidence(
+            passage=passages[passage_id],
+            scores=tuple(
+                (name, of_stage[passage_id])
+                for name, of_stage in scores.items()
+                if passage_id in of_stage
+            ),
+            offsets=occurrences(text, passages[passage_id].text),
+        )
+        for passage_id in passage_ids
+    )
 
 
 def _final_ranking(retrieved: Ranking, reranked: Ranking) -> Ranking:

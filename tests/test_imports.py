@@ -68,13 +68,16 @@ def test_imports_run_one_way():
 
 def test_gold_answers_are_known_to_evaluation_alone():
     seen = {
-        own for _, own, name in imports() if name.startswith("evaluation.")
-        and (own, name) not in ALLOWED
+        own
+        for _, own, name in imports()
+        if name.startswith("evaluation.") and (own, name) not in ALLOWED
     }
     assert seen <= {"evaluation", "cli"}
 
 
-@pytest.mark.parametrize("word", ["trust_remote_code=True", "import pickle", "torch.load(", "eval("])
+@pytest.mark.parametrize(
+    "word", ["trust_remote_code=True", "import pickle", "torch.load(", "eval("]
+)
 def test_nothing_unsafe_stands_in_the_package(word):
     hits = [
         f"{file}:{number}"

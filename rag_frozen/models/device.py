@@ -57,7 +57,7 @@ def bf16_pays(device: torch.device) -> bool:
     at 430 GFLOP/s against 140 to 200 in fp32 on two cores; without either bf16 is the slower one.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(_WITH_BF16 & instruction_sets())
 
 

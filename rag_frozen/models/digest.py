@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -50,7 +50,7 @@ def folder_digest(folder: Path) -> str:
             f"{folder} holds no safetensors. Models are read from safetensors only; convert the "
             "weights, or name a model that has them."
         )
-    handles = [safe_open(str(file), framework="pt") for file in files]
+    handles: list[Any] = [safe_open(str(file), framework="pt") for file in files]
     where = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
     return _digest(sorted(where), lambda name: where[name].get_tensor(name))
 
@@ -62,5 +62,5 @@ def _digest(names: Iterable[str], tensor_of: Callable[[str], Tensor]) -> str:
         header = f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0"
         total.update(header.encode())
         if tensor.numel():
-            total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return total.hexdigest()

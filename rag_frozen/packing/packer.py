@@ -168,9 +168,7 @@ class GreedyPacker:
         written = [self.template.write_passage(p, n) for n, p in enumerate(passages, 1)]
         return [count - empty for count in self._count(written)]
 
-    def _cut(
-        self, question: Question, passage: Passage, empty: int
-    ) -> list[tuple[Passage, Kept]]:
+    def _cut(self, question: Question, passage: Passage, empty: int) -> list[tuple[Passage, Kept]]:
         """Keep the most sentences of the passage that fit; words where not one sentence fits."""
         ends = [match.start() for match in _SENTENCE_END.finditer(passage.text)]
         for stops in (ends, [match.end() for match in re.finditer(r"\S+", passage.text)]):

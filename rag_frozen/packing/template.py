@@ -65,8 +65,12 @@ class PromptTemplate(BaseModel):
 
 def _checked(value: str, *, required: set[str], allowed: set[str]) -> str:
     try:
-        fields = [field for _, field, spec, conversion in Formatter().parse(value) if field is not None]
-        plain = all(not spec and not conversion for _, field, spec, conversion in Formatter().parse(value))
+        fields = [
+            field for _, field, spec, conversion in Formatter().parse(value) if field is not None
+        ]
+        plain = all(
+            not spec and not conversion for _, field, spec, conversion in Formatter().parse(value)
+        )
     except ValueError as error:
         raise ValueError(f"the template {value!r} is not well formed: {error}") from error
     unknown = [field for field in fields if field not in allowed]

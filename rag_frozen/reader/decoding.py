@@ -142,17 +142,13 @@ def _encode(
     real = position[None] < lengths[:, None]
     mask = real[:, None, None, :].expand(-1, 1, size, -1)
     positions = position[None].expand(len(sources), -1)
-    _, caches = model(
-        embeds, mask, position_ids=positions, type_ids=torch.zeros_like(positions)
-    )
+    _, caches = model(embeds, mask, position_ids=positions, type_ids=torch.zeros_like(positions))
     return _State(caches, real, lengths)
 
 
 def _advance(model: PrefixLM, state: _State, tokens: Tensor) -> Tensor:
     """Feed one token a row ``[R]``; return log-probabilities of the next ``[R, V]`` in fp32."""
-    answered = torch.ones(
-        (len(tokens), state.step + 1), dtype=torch.bool, device=tokens.device
-    )
+    answered = torch.ones((len(tokens), state.step + 1), dtype=torch.bool, device=tokens.device)
     mask = torch.cat([state.real, answered], dim=1)[:, None, None, :]
     states, state.caches = model(
         model.word_embeddings(tokens[:, None]),
@@ -253,7 +249,7 @@ def _beam(
 
 
 def _score(decoded: Decoded, decoding: Decoding) -> float:
-    return decoded.logprob / (len(decoded.token_ids) + 1) ** decoding.length_penalty
+    return decoded.logprob / float((len(decoded.token_ids) + 1) ** decoding.length_penalty)
 
 
 def _better(old: Decoded | None, new: Decoded, decoding: Decoding) -> Decoded:
@@ -265,5 +261,5 @@ def _settled(done: Decoded | None, logprobs: Tensor, decoding: Decoding) -> bool
     if done is None:
         return False
     reach = float(logprobs.max())
-    longest = (decoding.max_new_tokens + 1) ** decoding.length_penalty
+    longest = float((decoding.max_new_tokens + 1) ** decoding.length_penalty)
     return reach / longest <= _score(done, decoding)

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from rag_frozen.errors import ArtifactDamagedError, ModelError
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 
-__all__ = ["begin_from_minilm", "dequantize_rows", "load_prefix_lm", "quantize_rows", "save_trained"]
+__all__ = [
+    "begin_from_minilm",
+    "dequantize_rows",
+    "load_prefix_lm",
+    "quantize_rows",
+    "save_trained",
+]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
@@ -43,7 +49,9 @@ def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> Pre
     model = PrefixLM(config)
     try:
         with safe_open(str(minilm / _WEIGHTS), framework="pt") as tensors:
-            source = {name.removeprefix("bert."): tensors.get_tensor(name) for name in tensors.keys()}
+            source = {
+                name.removeprefix("bert."): tensors.get_tensor(name) for name in tensors.keys()
+            }
         state = _from_bert(source, config)
         width = config.hidden_size
         state |= {
@@ -67,7 +75,9 @@ def _from_bert(source: dict[str, Tensor], config: PrefixLMConfig) -> dict[str, T
     repeats = -(-config.max_position_embeddings // positions.shape[0])
     state = {
         _WORDS: source["embeddings.word_embeddings.weight"],
-        "position_embeddings.weight": positions.repeat(repeats, 1)[: config.max_position_embeddings],
+        "position_embeddings.weight": positions.repeat(repeats, 1)[
+            : config.max_position_embeddings
+        ],
         "type_embeddings.weight": source["embeddings.token_type_embeddings.weight"],
         "embedding_norm.weight": source["embeddings.LayerNorm.weight"],
         "embedding_norm.bias": source["embeddings.LayerNorm.bias"],

@@ -55,12 +55,15 @@ class PrefixLMReader:
         Raises:
             ModelError: when the tokenizer lacks ``[CLS]``, ``[SEP]`` or ``[PAD]``.
         """
-        ids = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]")}
-        if None in ids.values():
-            raise ModelError(
-                f"The tokenizer of {name} lacks one of {list(ids)}. Use the tokenizer of the "
-                "encoder that the reader was trained from."
-            )
+        ids: dict[str, int] = {}
+        for token in ("[CLS]", "[SEP]", "[PAD]"):
+            found = tokenizer.token_to_id(token)
+            if found is None:
+                raise ModelError(
+                    f"The tokenizer of {name} lacks {token}. Use the tokenizer of the encoder "
+                    "that the reader was trained from."
+                )
+            ids[token] = found
         self.name = name
         self.decoding = decoding
         self.prompt_generator = prompt_generator

@@ -177,9 +177,7 @@ class Seq2SeqReader(_Frozen):
     decoding: DecodingSettings = DecodingSettings(max_new_tokens=32)
 
 
-ReaderSettings = Annotated[
-    PrefixReader | CausalReader | Seq2SeqReader, Field(discriminator="kind")
-]
+ReaderSettings = Annotated[PrefixReader | CausalReader | Seq2SeqReader, Field(discriminator="kind")]
 
 
 class PipelineRecipe(_Frozen):

@@ -97,7 +97,12 @@ class SentenceEncoder:
             return
         tower = _load_auto(model.path)
         self._tower = _Tower(
-            tower, model.path, place, choose_dtype(place, dtype), form.max_tokens, token_budget,
+            tower,
+            model.path,
+            place,
+            choose_dtype(place, dtype),
+            form.max_tokens,
+            token_budget,
             _pool(form),
         )
         self._width = int(tower.config.hidden_size)
@@ -118,9 +123,7 @@ class SentenceEncoder:
     def _encode(self, texts: Sequence[str]) -> Vectors:
         if self._tower is not None:
             return self._tower.encode([(text, None) for text in texts])
-        vectors = self._library.encode(
-            list(texts), convert_to_numpy=True, show_progress_bar=False
-        )
+        vectors = self._library.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self._width)
 
 
@@ -275,9 +278,7 @@ def _read_form(folder: Path) -> _Form | None:
 def _load_auto(folder: Path) -> Any:
     from transformers import AutoModel
 
-    return _guarded(
-        folder, lambda: AutoModel.from_pretrained(str(folder), use_safetensors=True)
-    )
+    return _guarded(folder, lambda: AutoModel.from_pretrained(str(folder), use_safetensors=True))
 
 
 def _load_dpr(folder: Path, which: str) -> Any:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 __all__ = ["Cloze", "crop_around", "make_cloze"]
 
-_MONTH = (
-    "January|February|March|April|May|June|July|August|September|October|November|December"
-)
+_MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATE = rf"(?:\d{{1,2}}\s+(?:{_MONTH})(?:\s+\d{{4}})?|(?:{_MONTH})\s+(?:\d{{1,2}},\s+)?\d{{4}})"
 _YEAR = r"\b(?:1[0-9]{3}|20[0-2][0-9])\b"
-_NUMBER = r"\b\d[\d,]*(?:\.\d+)?(?:\s(?:million|billion|percent|km|kilometres|miles|metres|feet))?\b"
+_NUMBER = (
+    r"\b\d[\d,]*(?:\.\d+)?(?:\s(?:million|billion|percent|km|kilometres|miles|metres|feet))?\b"
+)
 _NAME = r"[A-Z][\w’'-]+(?:\s(?:(?:of|the|de|von|van|da|du|la|and)\s)?[A-Z][\w’'-]+){0,4}"
 _TERM = r"\b[a-z]{4,}(?:\s[a-z]{5,})?\b"
 _KINDS = (

@@ -33,8 +33,12 @@ Batch = TypeVar("Batch")
 class TrainingTask(Protocol[Batch]):
     """What the loop trains."""
 
-    model: nn.Module
     n_steps: int
+
+    @property
+    def model(self) -> nn.Module:
+        """Its parameters with gradients are trained."""
+        ...
 
     def batch(self, step: int) -> Batch:
         """Make the batch of a step: the same whenever it is asked for."""
@@ -124,7 +128,10 @@ def run_loop(
     decay = [p for p in parameters.values() if p.dim() > 1]
     plain = [p for p in parameters.values() if p.dim() <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        [
+            {"params": decay, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
         lr=settings.learning_rate,
         betas=settings.betas,
         fused=True,
@@ -138,7 +145,7 @@ def run_loop(
         for group in optimiser.param_groups:
             group["lr"] = rate
         loss = task.loss(task.batch(run.step))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_gradient_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -159,8 +166,13 @@ def run_loop(
             speed = (run.step - began_step) / max(gone, 1e-9)
             report(
                 Progress(
-                    run.step, task.n_steps, mean, rate, speed * batch_size,
-                    (task.n_steps - run.step) / speed, metrics,
+                    run.step,
+                    task.n_steps,
+                    mean,
+                    rate,
+                    speed * batch_size,
+                    (task.n_steps - run.step) / speed,
+                    metrics,
                 )
             )
         if run.step % checkpoint_every == 0 or last:

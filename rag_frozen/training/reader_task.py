@@ -67,7 +67,7 @@ def load_reading_data(
     data = settings.data
     excluded = _excluded_ids(data)
     passages = [p for p in _passages(data) if p.id not in excluded]
-    wanted = set()
+    wanted: set[str] = set()
     rows_of = {source.name: list(_rows(source, data.path)) for source in data.reading}
     for rows in rows_of.values():
         wanted.update(pid for row in rows for pid in row.get("neg_pids", ())[:8])
@@ -256,8 +256,8 @@ class ReaderTask:
         self._data = data
         self._validation = validation
         self._bf16 = bf16
-        self._start = tokenizer.token_to_id("[CLS]")
-        self._end = tokenizer.token_to_id("[SEP]")
+        self._start = _token_id(tokenizer, "[CLS]")
+        self._end = _token_id(tokenizer, "[SEP]")
         self._pool: tuple[int, list[list[tuple[list[int], list[int]]]]] = (-1, [])
 
     def batch(self, step: int) -> TokenBatch:
@@ -307,8 +307,12 @@ class ReaderTask:
             labels += [*target, self._end]
         sources = torch.tensor([len(source) for source, _ in rows])
         tensors = (
-            ids, sources, torch.tensor(lengths),
-            torch.tensor(label_rows), torch.tensor(label_columns), torch.tensor(labels),
+            ids,
+            sources,
+            torch.tensor(lengths),
+            torch.tensor(label_rows),
+            torch.tensor(label_columns),
+            torch.tensor(labels),
         )
         return TokenBatch(*(tensor.to(self.device) for tensor in tensors))
 
@@ -332,18 +336,22 @@ class ReaderTask:
             limited = rows[: self._settings.validation_limit]
             texts = self._answers([row.source for row in limited])
             pairs = list(zip(texts, limited, strict=True))
-            metrics[f"{name}.exact_match"] = 100 * sum(
-                exact_match(text, row.answers) for text, row in pairs
-            ) / max(1, len(pairs))
-            metrics[f"{name}.f1"] = 100 * sum(f1(text, row.answers) for text, row in pairs) / max(
-                1, len(pairs)
+            metrics[f"{name}.exact_match"] = (
+                100
+                * sum(exact_match(text, row.answers) for text, row in pairs)
+                / max(1, len(pairs))
+            )
+            metrics[f"{name}.f1"] = (
+                100 * sum(f1(text, row.answers) for text, row in pairs) / max(1, len(pairs))
             )
         self.model.train()
         return metrics
 
     def _answers(self, sources: Sequence[str]) -> list[str]:
-        encoded = [encoding.ids[: self._settings.max_source_tokens] for encoding in
-                   self._tokenizer.encode_batch(list(sources))]
+        encoded = [
+            encoding.ids[: self._settings.max_source_tokens]
+            for encoding in self._tokenizer.encode_batch(list(sources))
+        ]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         texts = [""] * len(encoded)
         for start in range(0, len(order), 32):
@@ -360,3 +368,10 @@ class ReaderTask:
             for row, answer in zip(rows, decoded, strict=True):
                 texts[row] = self._tokenizer.decode(list(answer.token_ids))
         return texts
+
+
+def _token_id(tokenizer: Tokenizer, token: str) -> int:
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise InputError(f"The encoder's tokenizer has no {token}. Choose a BERT-shaped encoder.")
+    return found

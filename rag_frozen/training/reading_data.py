@@ -182,6 +182,8 @@ def read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:  # Any: JSON val
                     raise DataFormatError(f"{path}, line {number}: not a JSON object")
                 yield row
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}. Name the data with --set data.path=…") from error
+        raise InputError(
+            f"{path} cannot be read: {error}. Name the data with --set data.path=…"
+        ) from error
     except ValueError as error:
         raise DataFormatError(f"{path}: a line is not JSON: {error}") from error

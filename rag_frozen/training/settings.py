@@ -122,5 +122,3 @@ class ReaderTraining(_Frozen):
     """Rows of each validation set that are read at each validation."""
     int8: bool = True
     """Write the weights rounded to int8."""
-
-

@@ -143,7 +143,7 @@ def _data_hashes(settings: ReaderTraining) -> dict[str, str]:
     data = settings.data
     sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
     if data.path is None:
-        hubs = [source.hub for source in (data.passages, *sources) if source.hub is not None]
+        hubs = [h for h in (data.passages.hub, *(s.hub for s in sources)) if h is not None]
         return {hub.name: hub.revision or "unpinned" for hub in hubs}
     files = {file for pattern in data.passages.files for file in data.path.glob(pattern)}
     files |= {data.path / source.file for source in sources}

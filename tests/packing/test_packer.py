@@ -46,9 +46,9 @@ def passage(name: str, n_words: int, *, sentence: int = 5) -> Passage:
 
 
 words = st.lists(st.sampled_from(["red", "blue.", "green", "four five.", "six"]), max_size=40)
-passages = st.lists(
-    st.tuples(st.sampled_from("abcdefgh"), words.map(" ".join)), max_size=8
-).map(lambda rows: [Passage(name, "T", text) for name, text in rows])
+passages = st.lists(st.tuples(st.sampled_from("abcdefgh"), words.map(" ".join)), max_size=8).map(
+    lambda rows: [Passage(name, "T", text) for name, text in rows]
+)
 
 
 @given(
@@ -62,9 +62,7 @@ def test_the_budget_always_holds_and_every_candidate_is_accounted_for(
     candidates, window, limit, order, counter
 ):
     budget = PackingBudget(window, soft_prompt=1, answer=2)
-    packing = GreedyPacker(
-        TEMPLATE, budget, count_tokens=counter, max_passages=limit, order=order
-    )
+    packing = GreedyPacker(TEMPLATE, budget, count_tokens=counter, max_passages=limit, order=order)
     [context] = packing.pack([QUESTION], [candidates])
     assert context.n_tokens == counter([context.prompt])[0]
     assert context.n_tokens + budget.soft_prompt + budget.answer <= window

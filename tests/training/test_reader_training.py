@@ -44,7 +44,9 @@ def folder(tmp_path: Path) -> Path:
         "".join(json.dumps(row(n)) + "\n" for n in range(60)), encoding="utf-8"
     )
     (tmp_path / "silver.jsonl").write_text(
-        "".join(json.dumps({**row(n), "question": f"{n} where was the home"}) + "\n" for n in range(40)),
+        "".join(
+            json.dumps({**row(n), "question": f"{n} where was the home"}) + "\n" for n in range(40)
+        ),
         encoding="utf-8",
     )
     (tmp_path / "corpus.jsonl").write_text(
@@ -175,7 +177,9 @@ def test_validation_titles_and_rows_are_held_out_of_training(folder):
     data, validation = load_reading_data(settings(folder))
     titles = {row.passage.title for row in data.reading[0][1]}
     assert len(validation["silver"]) == 10
-    assert not any(f"passage: {title}. " in v.source for v in validation["rows"] for title in titles)
+    assert not any(
+        f"passage: {title}. " in v.source for v in validation["rows"] for title in titles
+    )
     questions = {row.question for row in data.reading[1][1]}
     assert not any(v.source.split("\n")[0][10:] in questions for v in validation["silver"])
     assert {"3", "4"}.isdisjoint(p.id for p in data.passages)

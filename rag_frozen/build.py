@@ -1,0 +1,224 @@
+"""From a recipe to objects. The only place that chooses implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_frozen.errors import RecipeError
+from rag_frozen.indexing.build import (
+    BuiltIndex,
+    Report,
+    index_parts,
+    make_encoder,
+    open_bm25,
+    open_dense,
+    open_store,
+)
+from rag_frozen.indexing.build import build_index as build_index_recipe
+from rag_frozen.models.device import choose_device, choose_dtype
+from rag_frozen.models.source import resolve_model
+from rag_frozen.packing.packer import CountTokens, GreedyPacker, PackingBudget
+from rag_frozen.pipeline import KeepOrder, NoPassages, NoRetrieval, Pipeline
+from rag_frozen.protocols import PassageStore, Reader, Reranker, Retriever
+from rag_frozen.recipes import pipeline as recipes
+from rag_frozen.recipes.index import IndexRecipe
+from rag_frozen.recipes.loading import load_recipe
+
+if TYPE_CHECKING:
+    from rag_frozen.reader.decoding import Decoding
+
+__all__ = ["build_index", "load_pipeline"]
+
+
+def load_pipeline(
+    recipe: str | Path = "pocket",
+    *,
+    root: Path | None = None,
+    overrides: Sequence[str] = (),
+    report: Report = lambda *_: None,
+) -> Pipeline:
+    """Make a pipeline from a recipe.
+
+    The embedded corpus and its indexes are built where they are missing (seconds); others are
+    looked for, and the error says what builds them.
+
+    Args:
+        recipe: a name (``pocket``) or the path of a YAML file.
+        root: artifacts' folder; see :func:`rag_frozen.artifacts.artifact_root`.
+        overrides: ``a.b=c`` settings.
+        report: is told the progress of what is built.
+
+    Raises:
+        RecipeError, ArtifactError, ModelError: when something cannot be used.
+    """
+    settings = load_recipe(recipe, recipes.PipelineRecipe, folder="pipelines", overrides=overrides)
+    built = None
+    if not isinstance(settings.retrieval, recipes.ClosedBook):
+        built = _indexes(settings, recipe, root, report)
+    store: PassageStore = NoPassages() if built is None else open_store(built)
+    retriever, k = _retriever(settings.retrieval, built, store, settings.device)
+    reranker, depth = _reranker(settings, k)
+    reader, window, count_tokens = _reader(settings)
+    packer = GreedyPacker(
+        settings.packing.template,
+        PackingBudget(
+            min(window, settings.packing.window or window),
+            answer=settings.reader.decoding.max_new_tokens,
+        ),
+        count_tokens=count_tokens,
+        max_passages=settings.packing.max_passages,
+        order=settings.packing.order,
+    )
+    return Pipeline(
+        name=settings.name,
+        store=store,
+        retriever=retriever,
+        reranker=reranker,
+        packer=packer,
+        reader=reader,
+        k=k,
+        rerank_depth=depth,
+        recipe=settings.model_dump(mode="json"),
+        artifacts={part.role: part.fingerprint for part in built.parts} if built else {},
+    )
+
+
+def build_index(
+    recipe: str | Path,
+    *,
+    root: Path | None = None,
+    overrides: Sequence[str] = (),
+    report: Report = lambda *_: None,
+) -> BuiltIndex:
+    """Build the corpus and the indexes of an index recipe; what is finished is not built twice.
+
+    Raises:
+        RecipeError, InputError, ModelError, StorageError: when something cannot be used.
+    """
+    settings = load_recipe(recipe, IndexRecipe, folder="indexes", overrides=overrides)
+    return build_index_recipe(settings, root=root, report=report)
+
+
+def _indexes(
+    settings: recipes.PipelineRecipe, recipe: str | Path, root: Path | None, report: Report
+) -> BuiltIndex:
+    if settings.index is None:
+        raise RecipeError(
+            f"The pipeline recipe {recipe} retrieves, but names no index. Add a line such as "
+            "index: pocket"
+        )
+    index = load_recipe(settings.index, IndexRecipe, folder="indexes", overrides=())
+    if index.corpus.kind == "pocket":
+        return build_index_recipe(index, root=root, report=report)
+    return index_parts(index, root=root)
+
+
+def _retriever(
+    settings: recipes.RetrievalSettings,
+    built: BuiltIndex | None,
+    store: PassageStore,
+    device: str | None,
+) -> tuple[Retriever, int]:
+    if isinstance(settings, recipes.ClosedBook) or built is None:
+        return NoRetrieval(), 1
+    match settings:
+        case recipes.Bm25Retrieval():
+            return open_bm25(built), settings.k
+        case recipes.DenseRetrieval():
+            return open_dense(built, _encoder_of(built, device)), settings.k
+        case recipes.ReplayRetrieval():
+            from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
+
+            run = read_trec_run(settings.run)
+            return ReplayRetriever(run, name=str(settings.run), store=store), settings.k
+        case recipes.Fusion():
+            from rag_frozen.retrieval.fusion import FusionRetriever
+
+            parts = [
+                (part.kind, *_retriever(part, built, store, device)) for part in settings.parts
+            ]
+            return FusionRetriever(parts, _fuse(settings.method)), settings.k
+
+
+def _encoder_of(built: BuiltIndex, device: str | None):  # type: ignore[no-untyped-def]
+    from rag_frozen.artifacts import load_manifest
+    from rag_frozen.recipes.index import FaissFlat
+
+    recorded = load_manifest(built.part("dense").folder, kind="index").recipe
+    return make_encoder(FaissFlat.model_validate(recorded).encoder, device=device)
+
+
+def _fuse(  # type: ignore[no-untyped-def]
+    settings: recipes.ReciprocalRankFusion | recipes.MinMaxFusion | recipes.SpiderFusion,
+):
+    from rag_frozen.retrieval import fusion
+
+    match settings:
+        case recipes.ReciprocalRankFusion():
+            return partial(
+                fusion.reciprocal_rank_fusion,
+                constant=settings.constant,
+                weights=settings.weights,
+            )
+        case recipes.MinMaxFusion():
+            return partial(fusion.weighted_min_max_sum, weights=settings.weights)
+        case recipes.SpiderFusion():
+            return partial(fusion.spider_fusion, weight=settings.weight, depth=settings.depth)
+
+
+def _reranker(settings: recipes.PipelineRecipe, k: int) -> tuple[Reranker, int]:
+    chosen = settings.reranker
+    match chosen:
+        case recipes.NoReranker():
+            return KeepOrder(), k
+        case recipes.CrossEncoder():
+            from rag_frozen.rerank import load_reranker
+
+            reranker = load_reranker(
+                resolve_model(chosen.model, revision=chosen.revision),
+                max_length=chosen.max_length,
+                device=settings.device,
+                dtype=settings.dtype,
+            )
+            return reranker, min(chosen.depth, k)
+
+
+def _reader(settings: recipes.PipelineRecipe) -> tuple[Reader, int, CountTokens]:
+    chosen = settings.reader
+    device = choose_device(settings.device)
+    dtype = choose_dtype(device, settings.dtype)
+    match chosen:
+        case recipes.PrefixReader():
+            from rag_frozen.reader.prefix_reader import PrefixLMReader
+
+            pocket = PrefixLMReader.from_folder(
+                resolve_model(chosen.model).path,
+                resolve_model(chosen.encoder).path,
+                decoding=_decoding(chosen.decoding),
+                name=chosen.model,
+                device=device,
+                dtype=dtype,
+            )
+            return pocket, pocket.window, pocket.count_tokens
+        case _:
+            from rag_frozen.reader.transformers_reader import TransformersReader
+
+            reader = TransformersReader(
+                resolve_model(chosen.model, revision=chosen.revision),
+                kind=chosen.kind,
+                decoding=_decoding(chosen.decoding),
+                device=device,
+                dtype=dtype,
+                chat_template=isinstance(chosen, recipes.CausalReader) and chosen.chat_template,
+                window=chosen.window if isinstance(chosen, recipes.Seq2SeqReader) else None,
+            )
+            return reader, reader.window, reader.count_tokens
+
+
+def _decoding(settings: recipes.DecodingSettings) -> Decoding:
+    from rag_frozen.reader.decoding import Decoding
+
+    return Decoding(**settings.model_dump())

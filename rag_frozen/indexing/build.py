@@ -1,0 +1,324 @@
+"""Build what an index recipe names: the corpus store, the BM25 index, the dense index.
+
+Each is an artifact of its own, found again by its fingerprint; what is finished is not built
+twice. Vectors are encoded into shards beside the artifact, so that a build that was stopped goes
+on where it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag_frozen.artifacts import (
+    Manifest,
+    ModelRecord,
+    artifact_folder,
+    find_artifact,
+    fingerprint,
+    load_manifest,
+    name_folder,
+    write_artifact,
+)
+from rag_frozen.corpus import ArrowPassageStore, build_corpus, open_corpus
+from rag_frozen.errors import (
+    ArtifactDamagedError,
+    ArtifactMismatchError,
+    ArtifactMissingError,
+    RecipeError,
+)
+from rag_frozen.models.source import pocket_folder, resolve_model
+from rag_frozen.recipes.index import (
+    DprEncoderSettings,
+    EncoderSettings,
+    FilesCorpus,
+    IndexRecipe,
+    PocketCorpus,
+)
+from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
+from rag_frozen.retrieval.dense_encoders import DprEncoder, Encoder, SentenceEncoder
+from rag_frozen.retrieval.dense_faiss import DenseRetriever, encode_corpus
+
+__all__ = [
+    "BuiltIndex",
+    "BuiltPart",
+    "Report",
+    "build_index",
+    "index_parts",
+    "make_encoder",
+    "open_bm25",
+    "open_dense",
+    "open_store",
+]
+
+Report = Callable[[str, int, int | None], None]
+"""Told of progress: what is being built, how much is done, and of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPart:
+    """One artifact of an index: ``role`` is corpus, bm25 or dense; ``seconds`` of this build (0
+    when it was there already); ``size`` in bytes."""
+
+    role: str
+    folder: Path
+    fingerprint: str
+    n_passages: int
+    size: int
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIndex:
+    """What an index recipe names, built."""
+
+    name: str
+    parts: tuple[BuiltPart, ...]
+
+    def part(self, role: str) -> BuiltPart:
+        """Return the part of a role.
+
+        Raises:
+            RecipeError: when the recipe has no such part.
+        """
+        for part in self.parts:
+            if part.role == role:
+                return part
+        raise RecipeError(
+            f"The index recipe {self.name} has no {role} part, which the pipeline needs. Add one "
+            f"to indexes/{self.name}.yaml, or choose another retrieval."
+        )
+
+
+def build_index(
+    recipe: IndexRecipe, *, root: Path | None = None, report: Report = lambda *_: None
+) -> BuiltIndex:
+    """Build the recipe's artifacts, or find those that are there.
+
+    Raises:
+        InputError, DataFormatError: when the corpus' files cannot be used.
+        ModelMissingError: when an encoder is not at hand.
+        StorageError: when the disk is full; what was finished stays.
+    """
+    corpus = _corpus(recipe, root, report)
+    parts = [corpus]
+    if recipe.bm25 is not None:
+        parts.append(_bm25(recipe, corpus, root, report))
+    if recipe.dense is not None:
+        parts.append(_dense(recipe, corpus, root, report))
+    return BuiltIndex(recipe.name, tuple(parts))
+
+
+def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
+    """Find the newest finished artifacts of a recipe without building anything.
+
+    Raises:
+        ArtifactMissingError: when one is missing, with the command that builds it.
+    """
+    corpus = _found(find_artifact(root, "corpus", name=recipe.name), "corpus")
+    parts = [corpus]
+    settings = {"bm25": recipe.bm25, "dense": recipe.dense}
+    for role, part in settings.items():
+        if part is None:
+            continue
+        inputs = {"corpus": corpus.fingerprint}
+        if recipe.dense is not None and role == "dense":
+            inputs["encoder"] = make_encoder(recipe.dense.encoder).digest
+        mark = fingerprint(_settings(recipe, role), inputs)
+        folder = artifact_folder(root, "index", name=f"{recipe.name}-{role}", fingerprint=mark)
+        if not folder.is_dir():
+            raise ArtifactMissingError(
+                f"The {role} index of {recipe.name} is not built over this corpus. Build it "
+                f"with: rag-frozen index build {recipe.name}"
+            )
+        parts.append(_found(folder, role))
+    return BuiltIndex(recipe.name, tuple(parts))
+
+
+def make_encoder(settings: EncoderSettings, *, device: str | None = None) -> Encoder:
+    """Make the encoder that a recipe names."""
+    match settings:
+        case DprEncoderSettings():
+            return DprEncoder(
+                resolve_model(settings.question_model, revision=settings.question_revision),
+                resolve_model(settings.passage_model, revision=settings.passage_revision),
+                device=device,
+            )
+        case _:
+            return SentenceEncoder(
+                resolve_model(settings.model, revision=settings.revision), device=device
+            )
+
+
+def open_store(built: BuiltIndex) -> ArrowPassageStore:
+    """Open the corpus' passages."""
+    return open_corpus(built.part("corpus").folder)
+
+
+def open_bm25(built: BuiltIndex) -> TantivyRetriever:
+    """Open the BM25 index, after checking that it is over the corpus."""
+    part = built.part("bm25")
+    manifest = _agreeing(built, part)
+    return TantivyRetriever(
+        part.folder,
+        stemming=bool(manifest.recipe["stemming"]),
+        stop_words=bool(manifest.recipe["stop_words"]),
+    )
+
+
+def open_dense(built: BuiltIndex, encoder: Encoder) -> DenseRetriever:
+    """Open the dense index, after checking that it is over the corpus and of this encoder.
+
+    Raises:
+        ArtifactMismatchError: when it was built with another encoder.
+    """
+    part = built.part("dense")
+    manifest = _agreeing(built, part)
+    made_by = manifest.models["encoder"]
+    if made_by.digest != encoder.digest:
+        raise ArtifactMismatchError(
+            f"The dense index of {built.name} was built with encoder {made_by.name} (digest "
+            f"{made_by.digest[:12]}), the pipeline asks for {encoder.name} "
+            f"({encoder.digest[:12]}). Name the first in indexes/{built.name}.yaml, or rebuild "
+            f"with: rag-frozen index build {built.name}"
+        )
+    return DenseRetriever(encoder, part.folder)
+
+
+def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:
+    manifest = load_manifest(part.folder, kind="index")
+    corpus = load_manifest(built.part("corpus").folder, kind="corpus")
+    if manifest.inputs.get("corpus") != corpus.fingerprint:
+        raise ArtifactMismatchError(
+            f"The {part.role} index in {part.folder} is over corpus "
+            f"{manifest.inputs.get('corpus')}, the pipeline uses corpus {corpus.fingerprint}. "
+            f"Rebuild it with: rag-frozen index build {built.name}"
+        )
+    if manifest.digests.get("ids") != corpus.digests.get("ids"):
+        raise ArtifactDamagedError(
+            f"The {part.role} index in {part.folder} and its corpus list different passage ids. "
+            f"Remove {part.folder} and rebuild it with: rag-frozen index build {built.name}"
+        )
+    return manifest
+
+
+def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart:
+    settings = recipe.corpus
+    began = time.perf_counter()
+    match settings:
+        case PocketCorpus():
+            source = pocket_folder() / "encyclopedia" / "passages.jsonl"
+            artifact = build_corpus(
+                [source], root, name=recipe.name, strict=True, progress=_step(report, "corpus")
+            )
+        case FilesCorpus(path=None):
+            raise RecipeError(
+                f"The corpus of index recipe {recipe.name} is read from files, and none is named. "
+                "Name a file or a folder with: --set corpus.path=…"
+            )
+        case FilesCorpus():
+            assert settings.path is not None
+            artifact = build_corpus(
+                [settings.path],
+                root,
+                name=recipe.name,
+                format=None if settings.format == "auto" else settings.format,
+                chunk_words=settings.chunk_words,
+                strict=settings.strict,
+                progress=_step(report, "corpus"),
+            )
+    return _found(artifact.folder, "corpus", time.perf_counter() - began, artifact.reused)
+
+
+def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
+    assert recipe.bm25 is not None
+    settings = _settings(recipe, "bm25")
+    inputs = {"corpus": corpus.fingerprint}
+    name = f"{recipe.name}-bm25"
+    target = artifact_folder(root, "index", name=name, fingerprint=fingerprint(settings, inputs))
+    if (done := _finished(target, "bm25")) is not None:
+        return done
+    began = time.perf_counter()
+    store = open_corpus(corpus.folder)
+    with write_artifact(target, kind="index", name=name, recipe=settings, inputs=inputs) as draft:
+        count, ids = build_tantivy(
+            draft.folder / "bm25",
+            (passage for batch in store.iter_passages() for passage in batch),
+            stemming=recipe.bm25.stemming,
+            stop_words=recipe.bm25.stop_words,
+            progress=lambda done: report("bm25 index", done, len(store)),
+        )
+        for path in (draft.folder / "bm25").iterdir():
+            path.rename(draft.folder / path.name)
+        (draft.folder / "bm25").rmdir()
+        draft.counts["passages"] = count
+        draft.digests["ids"] = ids
+    return _found(target, "bm25", time.perf_counter() - began)
+
+
+def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
+    assert recipe.dense is not None
+    encoder = make_encoder(recipe.dense.encoder)
+    settings = _settings(recipe, "dense")
+    inputs = {"corpus": corpus.fingerprint, "encoder": encoder.digest}
+    name = f"{recipe.name}-dense"
+    mark = fingerprint(settings, inputs)
+    target = artifact_folder(root, "index", name=name, fingerprint=mark)
+    if (done := _finished(target, "dense")) is not None:
+        return done
+    began = time.perf_counter()
+    store = open_corpus(corpus.folder)
+    shards = name_folder(root, "index", name=name) / f"unfinished-{mark}"
+    count, ids = encode_corpus(
+        shards,
+        (passage for batch in store.iter_passages() for passage in batch),
+        encoder,
+        n_passages=len(store),
+        shard_size=recipe.dense.shard_size,
+        dtype=recipe.dense.dtype,
+        progress=lambda done: report("dense index", done, len(store)),
+    )
+    model = ModelRecord(name=encoder.name, digest=encoder.digest)
+    with write_artifact(
+        target, kind="index", name=name, recipe=settings, inputs=inputs, models={"encoder": model}
+    ) as draft:
+        for path in sorted(shards.iterdir()):
+            path.rename(draft.folder / path.name)
+        draft.counts["passages"] = count
+        draft.digests["ids"] = ids
+    shutil.rmtree(shards, ignore_errors=True)
+    return _found(target, "dense", time.perf_counter() - began)
+
+
+def _settings(recipe: IndexRecipe, role: str) -> dict[str, object]:
+    part = recipe.bm25 if role == "bm25" else recipe.dense
+    assert part is not None
+    return part.model_dump(mode="json")
+
+
+def _step(report: Report, name: str) -> Callable[[int, int | None], None]:
+    return lambda done, total: report(name, done, total)
+
+
+def _finished(folder: Path, role: str) -> BuiltPart | None:
+    try:
+        return _found(folder, role, reused=True)
+    except ArtifactMissingError:
+        return None
+
+
+def _found(folder: Path, role: str, seconds: float = 0.0, reused: bool = False) -> BuiltPart:
+    manifest = load_manifest(folder, kind="corpus" if role == "corpus" else "index")
+    return BuiltPart(
+        role=role,
+        folder=folder,
+        fingerprint=manifest.fingerprint,
+        n_passages=manifest.counts["passages"],
+        size=sum(record.size for record in manifest.files.values()),
+        seconds=seconds,
+        reused=reused or seconds == 0.0,
+    )
