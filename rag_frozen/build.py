@@ -175,9 +175,9 @@ def _reranker(settings: recipes.PipelineRecipe, k: int) -> tuple[Reranker, int]:
         case recipes.NoReranker():
             return KeepOrder(), k
         case recipes.CrossEncoder():
-            from rag_frozen.rerank import load_reranker
+            from rag_frozen.rerank.cross_encoder import CrossEncoderReranker
 
-            reranker = load_reranker(
+            reranker = CrossEncoderReranker(
                 resolve_model(chosen.model, revision=chosen.revision),
                 max_length=chosen.max_length,
                 device=settings.device,

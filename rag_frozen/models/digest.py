@@ -62,5 +62,5 @@ def _digest(names: Iterable[str], tensor_of: Callable[[str], Tensor]) -> str:
         header = f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0"
         total.update(header.encode())
         if tensor.numel():
-            total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -16,20 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rag_frozen.errors import ArtifactDamagedError, ModelError
+from rag_frozen.models.rounding import restore_rounded, round_matrices
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 
-__all__ = [
-    "begin_from_minilm",
-    "dequantize_rows",
-    "load_prefix_lm",
-    "quantize_rows",
-    "save_trained",
-]
+__all__ = ["begin_from_minilm", "load_prefix_lm", "save_trained"]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
 _WORDS = "word_embeddings.weight"
-_SCALE = ".row_scale"
 
 
 def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> PrefixLM:
@@ -102,35 +96,10 @@ def _from_bert(source: dict[str, Tensor], config: PrefixLMConfig) -> dict[str, T
     return state
 
 
-def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Round a matrix to int8 with one scale a row.
-
-    Args:
-        matrix: ``[R, C]``.
-
-    Returns:
-        ``[R, C]`` int8 in [-127, 127] and ``[R]`` fp32 scales; the product is at most half a
-        scale away from the matrix.
-    """
-    scale = matrix.float().abs().amax(dim=1).clamp(min=1e-12) / 127.0
-    return (matrix.float() / scale[:, None]).round().to(torch.int8), scale
-
-
-def dequantize_rows(rounded: Tensor, scale: Tensor) -> Tensor:
-    """Undo :func:`quantize_rows`: ``[R, C]`` fp32."""
-    return rounded.float() * scale[:, None]
-
-
 def save_trained(model: PrefixLM, folder: Path, *, int8: bool) -> None:
     """Write ``config.json`` and ``model.safetensors`` into ``folder``, word embeddings left out."""
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if name == _WORDS:
-            continue
-        if int8 and tensor.dim() == 2:
-            tensors[name], tensors[name + _SCALE] = quantize_rows(tensor)
-        else:
-            tensors[name] = tensor.detach().float().contiguous().clone()
+    trained = {name: t for name, t in model.state_dict().items() if name != _WORDS}
+    tensors = round_matrices(trained) if int8 else {n: _plain(t) for n, t in trained.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(folder / _WEIGHTS), metadata={"format": "pt"})
     text = json.dumps({"kind": "prefix-lm", **model.config.to_dict()}, indent=2)
@@ -156,11 +125,7 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
         with safe_open(str(minilm / _WEIGHTS), framework="pt") as source:
             name = next(n for n in source.keys() if n.endswith(_WORDS))
             state = {_WORDS: source.get_tensor(name)}
-        for name, tensor in tensors.items():
-            if name.endswith(_SCALE):
-                continue
-            scale = tensors.get(name + _SCALE)
-            state[name] = tensor if scale is None else dequantize_rows(tensor, scale)
+        state |= restore_rounded(tensors)
         with torch.device("meta"):
             model = PrefixLM(config)
         model.load_state_dict(state, assign=True)
@@ -171,6 +136,10 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
             "rag-frozen train pipelines/train/pocket-reader.yaml"
         ) from error
     return _unshared(model)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().float().cpu().contiguous().clone()
 
 
 def _unshared(model: PrefixLM) -> PrefixLM:

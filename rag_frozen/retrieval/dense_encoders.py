@@ -8,29 +8,22 @@ its own module files, and anything else runs through the sentence-transformers l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from rag_frozen.errors import ModelError
-from rag_frozen.models.batching import padded_length, token_budget_batches
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.source import ModelFolder
+from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
 from rag_frozen.types import Passage
 
 __all__ = ["DprEncoder", "Encoder", "SentenceEncoder", "Vectors"]
-
-Vectors = NDArray[np.float32]
-"""``[n, d]``, one row a text."""
-
-_TOKEN_BUDGET = 8_192
 
 
 class Encoder(Protocol):
@@ -74,7 +67,7 @@ class SentenceEncoder:
         *,
         device: str | None = None,
         dtype: DtypeName = "auto",
-        token_budget: int = _TOKEN_BUDGET,
+        token_budget: int = TOKEN_BUDGET,
     ) -> None:
         """Load the model.
 
@@ -85,7 +78,7 @@ class SentenceEncoder:
         self.digest = folder_digest(model.path)
         place = choose_device(device)
         form = _read_form(model.path)
-        self._tower: _Tower | None = None
+        self._tower: TextTower | None = None
         self._library: Any = None  # Any: SentenceTransformer, which is untyped
         if form is None:
             from sentence_transformers import SentenceTransformer
@@ -96,7 +89,7 @@ class SentenceEncoder:
             self._width = int(self._library.get_sentence_embedding_dimension())
             return
         tower = _load_auto(model.path)
-        self._tower = _Tower(
+        self._tower = TextTower(
             tower,
             model.path,
             place,
@@ -141,7 +134,7 @@ class DprEncoder:
         *,
         device: str | None = None,
         dtype: DtypeName = "auto",
-        token_budget: int = _TOKEN_BUDGET,
+        token_budget: int = TOKEN_BUDGET,
     ) -> None:
         """Load both towers.
 
@@ -162,10 +155,10 @@ class DprEncoder:
         self.name = f"{questions.name} + {passages.name}"
         self.digest = _joined_digest(questions.path, passages.path)
         self._width = widths[0]
-        self._questions = _Tower(
+        self._questions = TextTower(
             question_tower, questions.path, place, precision, 256, token_budget, _dpr_vector
         )
-        self._passages = _Tower(
+        self._passages = TextTower(
             passage_tower, passages.path, place, precision, 256, token_budget, _dpr_vector
         )
 
@@ -181,58 +174,6 @@ class DprEncoder:
     def encode_passages(self, passages: Sequence[Passage]) -> Vectors:
         """Return ``[n, d]``."""
         return self._passages.encode([(p.title, p.text) for p in passages])
-
-
-class _Tower:
-    """One transformer, its tokenizer, and what makes a vector of its output."""
-
-    def __init__(
-        self,
-        model: Any,  # Any: a transformers model
-        folder: Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        max_tokens: int,
-        token_budget: int,
-        vector: Callable[[Any, torch.Tensor], torch.Tensor],
-    ) -> None:
-        self._model = model.to(device=device, dtype=dtype).eval()
-        self._device = device
-        self._budget = token_budget
-        self._vector = vector
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
-        self._with_types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
-        self._pad = int(getattr(model.config, "pad_token_id", 0) or 0)
-
-    @torch.inference_mode()
-    def encode(self, rows: Sequence[tuple[str, str | None]]) -> Vectors:
-        """Return ``[n, d]`` for texts, or for pairs of texts."""
-        inputs: list[Any] = [first if second is None else (first, second) for first, second in rows]
-        encodings = self._tokenizer.encode_batch(inputs)
-        lengths = [len(encoding.ids) for encoding in encodings]
-        vectors: NDArray[np.float32] | None = None
-        for batch in token_budget_batches(lengths, budget=self._budget):
-            width = padded_length(max(lengths[row] for row in batch))
-            ids = np.full((len(batch), width), self._pad, dtype=np.int64)
-            mask = np.zeros((len(batch), width), dtype=np.int64)
-            types = np.zeros((len(batch), width), dtype=np.int64)
-            for place, row in enumerate(batch):
-                ids[place, : lengths[row]] = encodings[row].ids
-                mask[place, : lengths[row]] = 1
-                types[place, : lengths[row]] = encodings[row].type_ids
-            named = {"input_ids": ids, "attention_mask": mask}
-            if self._with_types:
-                named["token_type_ids"] = types
-            tensors = {name: torch.from_numpy(a).to(self._device) for name, a in named.items()}
-            made = self._vector(self._model(**tensors), tensors["attention_mask"])
-            if vectors is None:
-                vectors = np.empty((len(rows), made.shape[1]), dtype=np.float32)
-            vectors[batch] = made.float().cpu().numpy()
-        if vectors is None:
-            return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
-        return vectors
 
 
 def _pool(form: _Form) -> Callable[[Any, torch.Tensor], torch.Tensor]:
@@ -301,15 +242,3 @@ def _guarded(folder: Path, load: Callable[[], Any]) -> Any:
 def _joined_digest(first: Path, second: Path) -> str:
     one = folder_digest(first)
     return one if first == second else f"{one[:32]}{folder_digest(second)[:32]}"
-
-
-def batches_of(passages: Iterator[Passage], size: int) -> Iterator[list[Passage]]:
-    """Cut a stream into lists of ``size`` passages."""
-    batch: list[Passage] = []
-    for passage in passages:
-        batch.append(passage)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -1,0 +1,1 @@
+"""Rerankers: they score (question, passage) pairs jointly."""

@@ -1,0 +1,118 @@
+"""Cross-encoders: one transformer reads question and passage together and gives a score.
+
+Any sentence-transformers cross-encoder, or sequence classifier of transformers with one label,
+and the pocket reranker, whose weights ship with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rag_frozen.errors import ModelError
+from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
+from rag_frozen.models.digest import module_digest
+from rag_frozen.models.source import ModelFolder, resolve_model
+from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower
+from rag_frozen.rerank.pocket import is_pocket_reranker, load_pocket_classifier
+from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
+
+__all__ = ["CrossEncoderReranker", "pair_of"]
+
+
+def pair_of(question: Question, passage: Passage) -> tuple[str, str]:
+    """Write a pair as the cross-encoder reads it: the question, and ``title. text``.
+
+    >>> pair_of(Question("1", "who?"), Passage("2", "Hamlet", "A play."))
+    ('who?', 'Hamlet. A play.')
+    """
+    text = f"{passage.title}. {passage.text}" if passage.title else passage.text
+    return question.text, text
+
+
+class CrossEncoderReranker:
+    """Scores all pairs of a call together, in batches of like length."""
+
+    def __init__(
+        self,
+        model: ModelFolder,
+        *,
+        max_length: int = 256,
+        device: str | None = None,
+        dtype: DtypeName = "auto",
+        token_budget: int = TOKEN_BUDGET,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: a folder with safetensors.
+            max_length: tokens of a pair; the longer of the two is cut first.
+            device, dtype: where and in what it runs.
+            token_budget: tokens a batch, padding included.
+
+        Raises:
+            ModelError: when it cannot be loaded or has more than one label.
+        """
+        place = choose_device(device)
+        classifier, tokenizer_folder = _load(model.path)
+        labels = int(classifier.config.num_labels)
+        if labels != 1:
+            raise ModelError(
+                f"{model.name} has {labels} labels; a reranker gives one score. Name a "
+                "cross-encoder such as cross-encoder/ms-marco-MiniLM-L6-v2."
+            )
+        self.name = model.name
+        self.digest = module_digest(classifier)
+        self._tower = TextTower(
+            classifier,
+            tokenizer_folder,
+            place,
+            choose_dtype(place, dtype),
+            max_length,
+            token_budget,
+            _score,
+        )
+
+    def rerank(
+        self, questions: Sequence[Question], candidates: Sequence[Sequence[Passage]]
+    ) -> list[Ranking]:
+        """Return each question's candidates by the cross-encoder's score, best first, ties by id.
+
+        Scores are logits. In fp32 they do not depend on the batch (to 1e-4).
+        """
+        pairs = [
+            pair_of(question, passage)
+            for question, passages in zip(questions, candidates, strict=True)
+            for passage in passages
+        ]
+        scores = iter(self._tower.encode(pairs)[:, 0].tolist() if pairs else [])
+        return [
+            sort_hits([Hit(passage.id, next(scores)) for passage in passages])
+            for passages in candidates
+        ]
+
+
+def _load(folder: Path) -> tuple[Any, Path]:  # Any: a transformers model
+    if is_pocket_reranker(folder):
+        minilm = resolve_model("pocket/minilm").path
+        return load_pocket_classifier(folder, minilm), minilm
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"The cross-encoder in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
+            "Name a folder or a hub model with config.json, tokenizer.json and safetensors."
+        ) from error
+    return model, folder
+
+
+def _score(output: Any, mask: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = output.logits
+    return logits
