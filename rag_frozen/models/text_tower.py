@@ -78,5 +78,3 @@ class TextTower:
         if vectors is None:
             return np.empty((0, int(self._model.config.hidden_size)), dtype=np.float32)
         return vectors
-
-

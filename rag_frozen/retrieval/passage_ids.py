@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from rag_frozen.corpus.ids import update_ids_digest
 from rag_frozen.errors import ArtifactDamagedError, InputError
 
 __all__ = ["PassageIds", "check_k", "check_questions", "write_passage_ids"]
@@ -22,7 +23,7 @@ def write_passage_ids(path: Path, ids: Iterable[str]) -> tuple[int, str]:
     batch: list[str] = []
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for passage_id in ids:
-            total.update(passage_id.encode() + b"\0")
+            update_ids_digest(total, (passage_id,))
             count += 1
             batch.append(passage_id)
             if len(batch) == _BATCH:
