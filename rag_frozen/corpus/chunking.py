@@ -1,4 +1,4 @@
-"""Cut documents into passages of about 100 words, as DPR does (Karpukhin et al. 2020, section 4.1)."""
+"""Cut documents into passages of about 100 words, as DPR does (Karpukhin et al. 2020, 4.1)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def write_store(folder: Path, passages: Iterable[Passage]) -> StoreSummary:
     Memory is bounded: beside one batch, 16 bytes a passage are held.
     """
     ids_digest, content = hashlib.sha256(), hashlib.sha256()
-    hashes: list[np.ndarray] = []  # type: ignore[type-arg]
+    hashes: list[np.ndarray] = []
     count = 0
     with (
         pa.OSFile(str(folder / _PASSAGES), "wb") as sink,

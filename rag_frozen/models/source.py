@@ -34,7 +34,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model on this machine: its name as asked for, its folder, its hub revision if it has one."""
+    """A model on this machine: name as asked for, folder, and hub revision if it has one."""
 
     name: str
     path: Path

@@ -25,7 +25,7 @@ from rag_frozen.training.reading_data import (
     ReadingRow,
     read_json_lines,
 )
-from rag_frozen.training.settings import DataSettings, HubData, ReaderTraining, ReadingSource
+from rag_frozen.training.settings import HubData, PassageSource, ReaderTraining, ReadingSource
 from rag_frozen.types import Passage, Question
 
 __all__ = ["ReaderTask", "TokenBatch", "ValidationRow", "load_reading_data"]
@@ -65,14 +65,21 @@ def load_reading_data(
         InputError, DataFormatError: when a file is missing or malformed.
     """
     data = settings.data
-    excluded = _excluded_ids(data)
-    passages = [p for p in _passages(data) if p.id not in excluded]
+    excluded = excluded_ids(data.passages, data.path)
+    passages = [p for p in read_passage_source(data.passages, data.path) if p.id not in excluded]
     wanted: set[str] = set()
-    rows_of = {source.name: list(_rows(source, data.path)) for source in data.reading}
+    rows_of = {source.name: list(read_rows(source, data.path)) for source in data.reading}
     for rows in rows_of.values():
         wanted.update(pid for row in rows for pid in row.get("neg_pids", ())[:8])
     by_id = {p.id: p for p in passages if p.id in wanted}
-    held_out = _hold_out(settings, rows_of)
+    held_out = hold_out(
+        rows_of,
+        titles_of=data.reading[0].name,
+        n_titles=data.validation_titles,
+        rows_from=data.validation_source,
+        n_rows=data.validation_rows,
+        seed=settings.seed,
+    )
     reading = [
         (source.weight, [r for r in map_rows(rows_of[source.name], by_id, excluded)])
         for source in data.reading
@@ -96,12 +103,12 @@ def load_reading_data(
         ReadingData(
             passages=passages,
             reading=reading,
-            yes_no=[] if yes_no is None else map_rows(_rows(yes_no, data.path), {}, excluded),
+            yes_no=[] if yes_no is None else map_rows(read_rows(yes_no, data.path), {}, excluded),
             closed_book=[]
             if closed_book is None
             else [
                 (row["question"], row["answers"][0])
-                for row in _rows(closed_book, data.path)
+                for row in read_rows(closed_book, data.path)
                 if row["question"] not in held_questions
             ],
             template=settings.template,
@@ -144,56 +151,70 @@ def map_rows(
     return made
 
 
-def _hold_out(
-    settings: ReaderTraining, rows_of: dict[str, list[Mapping[str, Any]]]
+def hold_out(
+    rows_of: dict[str, list[Mapping[str, Any]]],
+    *,
+    titles_of: str,
+    n_titles: int,
+    rows_from: str,
+    n_rows: int,
+    seed: int,
 ) -> dict[str, list[Mapping[str, Any]]]:
-    """Take the validation rows out of ``rows_of``: whole titles of the first source, and rows of
-    the validation source."""
-    data = settings.data
-    rng = random.Random(f"{settings.seed}:validation")
-    first = data.reading[0].name
-    titles = sorted({str(row["title"]) for row in rows_of[first]})
-    chosen = set(rng.sample(titles, min(data.validation_titles, len(titles) - 1)))
-    by_title = [row for row in rows_of[first] if row["title"] in chosen]
-    rows_of[first] = [row for row in rows_of[first] if row["title"] not in chosen]
-    if data.validation_source not in rows_of:
-        raise InputError(
-            f"data.validation_source is {data.validation_source!r}, but data.reading names only "
-            f"{sorted(rows_of)}."
-        )
-    rows = list(rows_of[data.validation_source])
-    held = rng.sample(rows, min(data.validation_rows, len(rows) // 2))
-    held_questions = {row["question"] for row in held}
+    """Take the validation parts out of ``rows_of``, and return them by source.
+
+    They are all rows of ``n_titles`` titles of one source, and ``n_rows`` rows of another, whose
+    questions leave every source. Equal data and seed give equal parts, whatever is trained.
+
+    Raises:
+        InputError: when there is no such source.
+    """
+    for name in (titles_of, rows_from):
+        if name not in rows_of:
+            raise InputError(
+                f"Validation rows are to come from {name!r}, but the recipe names only "
+                f"{sorted(rows_of)}."
+            )
+    rng = random.Random(f"{seed}:validation")
+    titles = sorted({str(row["title"]) for row in rows_of[titles_of]})
+    chosen = set(rng.sample(titles, min(n_titles, len(titles) - 1)))
+    by_title = [row for row in rows_of[titles_of] if row["title"] in chosen]
+    rows_of[titles_of] = [row for row in rows_of[titles_of] if row["title"] not in chosen]
+    rows = list(rows_of[rows_from])
+    held = rng.sample(rows, min(n_rows, len(rows) // 2))
+    questions = {row["question"] for row in held}
     for name in rows_of:
-        rows_of[name] = [row for row in rows_of[name] if row["question"] not in held_questions]
+        rows_of[name] = [row for row in rows_of[name] if row["question"] not in questions]
     rng.shuffle(by_title)
-    return {first: by_title, data.validation_source: held}
+    return {titles_of: by_title, rows_from: held}
 
 
-def _excluded_ids(data: DataSettings) -> set[str]:
-    if data.path is None or data.passages.exclude is None:
+def excluded_ids(source: PassageSource, path: Path | None) -> set[str]:
+    """Ids of passages that are never trained on."""
+    if path is None or source.exclude is None:
         return set()
-    lines = (data.path / data.passages.exclude).read_text(encoding="utf-8").splitlines()
+    lines = (path / source.exclude).read_text(encoding="utf-8").splitlines()
     return {line.strip() for line in lines if line.strip()}
 
 
-def _passages(data: DataSettings) -> Iterable[Passage]:
-    if data.path is None:
-        for number, row in enumerate(_hub_rows(data.passages.hub)):
+def read_passage_source(source: PassageSource, path: Path | None) -> Iterable[Passage]:
+    """Read passages from the source's files below ``path``, or from its hub data set."""
+    if path is None:
+        for number, row in enumerate(_hub_rows(source.hub)):
             words = str(row["text"]).split()
             for start in range(0, max(len(words) - 40, 0), 100):
                 text = " ".join(words[start : start + 100])
                 yield Passage(f"{number}:{start // 100}", str(row["title"]), text)
         return
-    files = sorted(file for pattern in data.passages.files for file in data.path.glob(pattern))
+    files = sorted(file for pattern in source.files for file in path.glob(pattern))
     if not files:
-        raise InputError(f"No file below {data.path} is named as in {list(data.passages.files)}")
+        raise InputError(f"No file below {path} is named as in {list(source.files)}")
     for file in files:
         for row in read_json_lines(file):
             yield Passage(str(row["id"]), str(row["title"]), str(row["text"]))
 
 
-def _rows(source: ReadingSource, path: Path | None) -> Iterable[Mapping[str, Any]]:
+def read_rows(source: ReadingSource, path: Path | None) -> Iterable[Mapping[str, Any]]:
+    """Read a source's rows: question, answers, title, text, and what else its file holds."""
     rows = (
         (_from_squad(row) for row in _hub_rows(source.hub))
         if path is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from rag_frozen.artifacts import (
+    MANIFEST_NAME,
     ModelRecord,
     artifact_root,
     file_sha256,
@@ -25,16 +26,23 @@ from rag_frozen.artifacts import (
     name_folder,
     write_artifact,
 )
-from rag_frozen.errors import FrozenWeightsChangedError
+from rag_frozen.errors import FrozenWeightsChangedError, RecipeError
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.digest import tensors_digest
 from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
-from rag_frozen.recipes.loading import load_recipe
-from rag_frozen.training.loop import Progress, run_loop
+from rag_frozen.recipes.loading import find_recipe, load_recipe, read_recipe
+from rag_frozen.rerank.pocket import (
+    begin_classifier,
+    load_pocket_classifier,
+    save_pocket_classifier,
+)
+from rag_frozen.training.loop import LoopResult, Progress, run_loop
 from rag_frozen.training.reader_task import ReaderTask, load_reading_data
-from rag_frozen.training.settings import ReaderTraining
+from rag_frozen.training.reranker_settings import RerankerTraining
+from rag_frozen.training.reranker_task import RerankerTask, load_ranking_data
+from rag_frozen.training.settings import PassageSource, ReaderTraining, ReadingSource
 
 __all__ = ["TrainingReport", "train"]
 
@@ -70,8 +78,25 @@ def train(
         RecipeError, InputError, DataFormatError: when recipe or data cannot be used.
         FrozenWeightsChangedError: when weights changed that must stay.
     """
-    settings = load_recipe(recipe, ReaderTraining, folder="pipelines/train", overrides=overrides)
-    return _train_reader(settings, artifact_root(root), report)
+    path = find_recipe(recipe, "pipelines/train")
+    kind = read_recipe(path, overrides=overrides).get("kind")
+    home = artifact_root(root)
+    match kind:
+        case "pocket-reader":
+            reader = load_recipe(
+                path, ReaderTraining, folder="pipelines/train", overrides=overrides
+            )
+            return _train_reader(reader, home, report)
+        case "pocket-reranker":
+            reranker = load_recipe(
+                path, RerankerTraining, folder="pipelines/train", overrides=overrides
+            )
+            return _train_reranker(reranker, home, report)
+        case _:
+            raise RecipeError(
+                f"The recipe {path} is of kind {kind!r}; what can be trained is pocket-reader and "
+                "pocket-reranker."
+            )
 
 
 def _train_reader(
@@ -80,13 +105,17 @@ def _train_reader(
     encoder = resolve_model(settings.encoder).path
     recipe = settings.model_dump(mode="json")
     recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
-    inputs = {"encoder": file_sha256(encoder / "model.safetensors"), **_data_hashes(settings)}
+    data_settings = settings.data
+    sources = [
+        *data_settings.reading,
+        *filter(None, (data_settings.yes_no, data_settings.closed_book)),
+    ]
+    hashes = _data_hashes(data_settings.path, data_settings.passages, sources)
+    inputs = {"encoder": file_sha256(encoder / "model.safetensors"), **hashes}
     identity = fingerprint(recipe, inputs)
     home = name_folder(root, "model", name=settings.name)
-    if (home / identity / "manifest.json").exists():
-        load_manifest(home / identity, kind="model")
-        curves = json.loads((home / identity / "curves.json").read_text(encoding="utf-8"))
-        return TrainingReport(home / identity, curves["metrics"][-1], curves["seconds"], True)
+    if (done := _finished(home / identity)) is not None:
+        return done
     device = choose_device()
     bf16 = choose_dtype(device) is torch.bfloat16
     torch.manual_seed(settings.seed)
@@ -112,11 +141,7 @@ def _train_reader(
         checkpoint_every=settings.checkpoint_every,
         report=report,
     )
-    if tensors_digest({"words": model.word_embeddings.weight}) != words:
-        raise FrozenWeightsChangedError(
-            "The word embeddings changed during the training; they must stay the encoder's. "
-            "Nothing was saved. This is a fault of rag-frozen; please report it."
-        )
+    _check_words(words, model.word_embeddings.weight)
     target = home / identity
     with write_artifact(
         target, kind="model", name=settings.name, recipe=recipe, inputs=inputs,
@@ -128,25 +153,105 @@ def _train_reader(
         save_trained(model, draft.folder, int8=settings.int8)
         task.model = load_prefix_lm(draft.folder, encoder).to(device)
         metrics = task.validate()
-        curves = {
-            "losses": result.losses,
-            "metrics": [*result.metrics, {"step": task.n_steps, "rounded": True, **metrics}],
-            "seconds": result.seconds,
-        }
-        (draft / "curves.json").write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+        _write_curves(draft / "curves.json", result, task.n_steps, metrics)
     shutil.rmtree(unfinished, ignore_errors=True)
     return TrainingReport(target, dict(metrics), result.seconds)
 
 
-def _data_hashes(settings: ReaderTraining) -> dict[str, str]:
+def _train_reranker(
+    settings: RerankerTraining, root: Path, report: Callable[[Progress], None]
+) -> TrainingReport:
+    encoder = resolve_model(settings.encoder).path
+    recipe = settings.model_dump(mode="json")
+    recipe["data"].pop("path")
+    hashes = _data_hashes(settings.data.path, settings.data.passages, settings.data.questions)
+    inputs = {"encoder": file_sha256(encoder / "model.safetensors"), **hashes}
+    identity = fingerprint(recipe, inputs)
+    home = name_folder(root, "model", name=settings.name)
+    if (done := _finished(home / identity)) is not None:
+        return done
+    device = choose_device()
+    torch.manual_seed(settings.seed)
+    classifier = begin_classifier(encoder)
+    words = classifier.bert.embeddings.word_embeddings.weight
+    words.requires_grad_(False)
+    before = tensors_digest({"words": words})
+    sources, validation = load_ranking_data(settings)
+    task = RerankerTask(
+        classifier,
+        Tokenizer.from_file(str(encoder / "tokenizer.json")),
+        settings,
+        sources=sources,
+        validation=validation,
+        bf16=choose_dtype(device) is torch.bfloat16,
+        device=device,
+    )
+    unfinished = home / f"unfinished-{identity}"
+    result = run_loop(
+        task,
+        settings.optimiser,
+        checkpoints=unfinished,
+        identity=identity,
+        batch_size=settings.batch_size,
+        validate_every=settings.validate_every,
+        checkpoint_every=settings.checkpoint_every,
+        report=report,
+    )
+    _check_words(before, words)
+    with write_artifact(
+        home / identity,
+        kind="model",
+        name=settings.name,
+        recipe=recipe,
+        inputs=inputs,
+        models={"encoder": ModelRecord(name=settings.encoder, digest=inputs["encoder"])},
+        counts={"steps": task.n_steps, "examples": task.n_steps * settings.batch_size},
+        digests={"word_embeddings": before},
+        seed=settings.seed,
+    ) as draft:
+        save_pocket_classifier(classifier, draft.folder)
+        task.model = load_pocket_classifier(draft.folder, encoder).to(device)
+        metrics = task.validate()
+        _write_curves(draft / "curves.json", result, task.n_steps, metrics)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return TrainingReport(home / identity, dict(metrics), result.seconds)
+
+
+def _finished(folder: Path) -> TrainingReport | None:
+    if not (folder / MANIFEST_NAME).exists():
+        return None
+    load_manifest(folder, kind="model")
+    curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    return TrainingReport(folder, curves["metrics"][-1], curves["seconds"], reused=True)
+
+
+def _check_words(before: str, words: torch.Tensor) -> None:
+    if tensors_digest({"words": words}) != before:
+        raise FrozenWeightsChangedError(
+            "The word embeddings changed during the training; they must stay the encoder's. "
+            "Nothing was saved. This is a fault of rag-frozen; please report it."
+        )
+
+
+def _write_curves(path: Path, result: LoopResult, step: int, metrics: Mapping[str, float]) -> None:
+    """Losses and metrics by step; the last row is measured on the weights as written."""
+    curves = {
+        "losses": result.losses,
+        "metrics": [*result.metrics, {"step": step, "as_written": 1.0, **metrics}],
+        "seconds": result.seconds,
+    }
+    path.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+
+
+def _data_hashes(
+    path: Path | None, passages: PassageSource, sources: Sequence[ReadingSource]
+) -> dict[str, str]:
     """SHA-256 of each local file, or the hub name and revision of each data set."""
-    data = settings.data
-    sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
-    if data.path is None:
-        hubs = [h for h in (data.passages.hub, *(s.hub for s in sources)) if h is not None]
+    if path is None:
+        hubs = [h for h in (passages.hub, *(s.hub for s in sources)) if h is not None]
         return {hub.name: hub.revision or "unpinned" for hub in hubs}
-    files = {file for pattern in data.passages.files for file in data.path.glob(pattern)}
-    files |= {data.path / source.file for source in sources}
-    if data.passages.exclude is not None:
-        files.add(data.path / data.passages.exclude)
-    return {f"data/{f.relative_to(data.path)}": file_sha256(f) for f in sorted(files) if f.exists()}
+    files = {file for pattern in passages.files for file in path.glob(pattern)}
+    files |= {path / source.file for source in sources}
+    if passages.exclude is not None:
+        files.add(path / passages.exclude)
+    return {f"data/{f.relative_to(path)}": file_sha256(f) for f in sorted(files) if f.exists()}
