@@ -3,18 +3,34 @@
 ``squad-exact-match/1`` and ``squad-f1/1`` follow the official SQuAD 1.1 scorer (Rajpurkar et al.
 2016): lower case, ASCII punctuation removed, the words *a*, *an*, *the* removed, white space
 folded, in this order; the best over the gold answers counts.
+
+``dpr-has-answer/1`` follows the rule of DPR's evaluation (Karpukhin et al. 2020, its
+SimpleTokenizer): a passage answers when the tokens of an answer stand in it in a row, without case.
+Answer-recall@k is the share of questions with such a passage among the first k.
 """
 
 from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["METRIC_VERSIONS", "exact_match", "f1", "normalize_answer"]
+__all__ = [
+    "METRIC_VERSIONS",
+    "dpr_tokens",
+    "exact_match",
+    "f1",
+    "has_answer",
+    "normalize_answer",
+]
 
-METRIC_VERSIONS = {"exact_match": "squad-exact-match/1", "f1": "squad-f1/1"}
+METRIC_VERSIONS = {
+    "exact_match": "squad-exact-match/1",
+    "f1": "squad-f1/1",
+    "answer_recall": "dpr-has-answer/1",
+}
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -55,3 +71,48 @@ def _pair_f1(prediction: str, answer: str) -> float:
         return 0.0
     precision, recall = shared / len(predicted), shared / len(gold)
     return 2 * precision * recall / (precision + recall)
+
+
+def dpr_tokens(text: str) -> list[str]:
+    """Cut a text as DPR's scorer does before it looks for an answer: NFD, letters with digits and
+    marks together, every other printing character alone, lower case.
+
+    >>> dpr_tokens("Röntgen's 3.5")
+    ['ro\\u0308ntgen', "'", 's', '3', '.', '5']
+    """
+    tokens: list[str] = []
+    current = ""
+    for char in unicodedata.normalize("NFD", text):
+        kind = unicodedata.category(char)[0]
+        if kind in "LNM":
+            current += char
+            continue
+        if current:
+            tokens.append(current.lower())
+            current = ""
+        if kind not in "ZC":
+            tokens.append(char.lower())
+    if current:
+        tokens.append(current.lower())
+    return tokens
+
+
+def has_answer(text: str, answers: Sequence[str]) -> bool:
+    """True when an answer's tokens stand in a row among the text's (``dpr-has-answer/1``).
+
+    >>> has_answer("He was born in New  York.", ["new york"]), has_answer("Yorkshire", ["York"])
+    (True, False)
+    """
+    tokens = dpr_tokens(text)
+    return any(_stands_in(dpr_tokens(answer), tokens) for answer in answers)
+
+
+def _stands_in(wanted: Sequence[str], tokens: Sequence[str]) -> bool:
+    n = len(wanted)
+    if n == 0:
+        return False
+    first = wanted[0]
+    return any(
+        tokens[at] == first and list(tokens[at : at + n]) == list(wanted)
+        for at in range(len(tokens) - n + 1)
+    )

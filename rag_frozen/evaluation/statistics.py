@@ -1,0 +1,56 @@
+"""Intervals and paired tests over questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["bootstrap_interval", "mcnemar_p", "paired_bootstrap"]
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, level: float = 0.95, samples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean (Efron 1979); (nan, nan) of no values.
+
+    >>> bootstrap_interval([1.0, 1.0])
+    (1.0, 1.0)
+    """
+    if not values:
+        return math.nan, math.nan
+    drawn = _resampled_means(np.asarray(values, dtype=np.float64), samples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_bootstrap(
+    ours: Sequence[float], theirs: Sequence[float], *, samples: int = 2_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean difference ours - theirs over the same questions, with its 95 % interval."""
+    difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    low, high = bootstrap_interval(difference.tolist(), samples=samples, seed=seed)
+    return float(difference.mean()), low, high
+
+
+def mcnemar_p(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
+    """Exact two-sided McNemar test: how likely so uneven a split of the disagreements is by chance.
+
+    >>> mcnemar_p([True] * 5, [False] * 5)
+    0.0625
+    >>> mcnemar_p([True], [True])
+    1.0
+    """
+    only_ours = sum(a and not b for a, b in zip(ours, theirs, strict=True))
+    only_theirs = sum(b and not a for a, b in zip(ours, theirs, strict=True))
+    n = only_ours + only_theirs
+    tail = sum(math.comb(n, k) for k in range(min(only_ours, only_theirs) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+    generator = np.random.default_rng(seed)
+    return np.array(
+        [values[generator.integers(0, len(values), len(values))].mean() for _ in range(samples)]
+    )
