@@ -47,6 +47,7 @@ __all__ = [
     "BuiltPart",
     "Report",
     "build_index",
+    "check_agreement",
     "index_parts",
     "make_encoder",
     "open_bm25",
@@ -187,6 +188,16 @@ def open_dense(built: BuiltIndex, encoder: Encoder) -> DenseRetriever:
             f"with: rag-frozen index build {built.name}"
         )
     return DenseRetriever(encoder, part.folder)
+
+
+def check_agreement(built: BuiltIndex, part: BuiltPart) -> Manifest | None:
+    """Check that an index is over the corpus it stands beside; return its manifest.
+
+    Raises:
+        ArtifactMismatchError: when it is over another corpus.
+        ArtifactDamagedError: when both list different passage ids.
+    """
+    return None if part.role == "corpus" else _agreeing(built, part)
 
 
 def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:

@@ -1,0 +1,59 @@
+"""The demonstration: build, ask, evaluate, with nothing but what the package ships."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["DEMO_QUESTIONS", "run_demo"]
+
+DEMO_QUESTIONS = (
+    "who painted the ceiling of the sistine chapel",
+    "What is the longest river in South America?",
+    "when did the berlin wall fall",
+    "Which planet is the largest in the solar system?",
+    "who invented the telephone",
+    "how many players are in a football team",
+)
+
+
+def run_demo(root: Path | None) -> None:
+    """Build what is missing, answer the demo's questions, evaluate all embedded ones."""
+    began = time.monotonic()
+    console = Console(highlight=False)
+    console.print("Loading the pocket pipeline (the first time, its indexes are built) …")
+    from rag_frozen.build import load_pipeline
+    from rag_frozen.cli.display import print_answer, print_result
+    from rag_frozen.cli.progress import stages
+
+    with stages() as report:
+        pipeline = load_pipeline("pocket", root=root, report=report)
+    console.print(
+        f"Ready after {time.monotonic() - began:.1f} s: {len(pipeline.store):,} passages."
+    )
+    for number, question in enumerate(DEMO_QUESTIONS):
+        console.print()
+        console.print(Text(f"? {question}", style="bold cyan"))
+        print_answer(pipeline.ask(question), console=console)
+        if number == 0:
+            console.print(f"  (first answer {time.monotonic() - began:.1f} s after the start)")
+    console.print()
+    from rag_frozen.evaluation.datasets import read_pocket_examples
+    from rag_frozen.evaluation.runner import evaluate
+
+    data = read_pocket_examples()
+    console.print(f"Evaluating all {len(data.examples)} embedded questions …")
+    running = {"exact match": 0.0}
+    with stages(lambda name: f"exact match {running['exact match']:.1f}") as report:
+
+        def told(progress) -> None:  # type: ignore[no-untyped-def]
+            running["exact match"] = progress.exact_match
+            report("questions", progress.done, progress.total)
+
+        result = evaluate(pipeline, data, progress=told)
+    print_result(result, console=console)
+    console.print(f"Done in {time.monotonic() - began:.0f} s. Ask your own question with:")
+    console.print('  .venv/bin/rag-frozen ask "how tall is mount everest"')

@@ -1,0 +1,79 @@
+"""Progress bars on stderr; plain lines now and then where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Report", "console_err", "stages"]
+
+Report = Callable[[str, int, int | None], None]
+_QUIET = 5.0
+"""Seconds between plain lines."""
+
+
+def console_err() -> Console:
+    """The console of progress and messages."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def stages(note: Callable[[str], str] = lambda name: "") -> Iterator[Report]:
+    """Yield a function that is told (what, done, of how much) and shows a bar for each what.
+
+    ``note`` gives a text that stands behind the bar.
+    """
+    if not sys.stderr.isatty():
+        yield _plain(note)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console_err()) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total, note="")
+            progress.update(tasks[name], completed=done, total=total, note=note(name))
+
+        yield report
+
+
+def _plain(note: Callable[[str], str]) -> Report:
+    began: dict[str, float] = {}
+    said: dict[str, float] = {}
+    finished: set[str] = set()
+
+    def report(name: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        began.setdefault(name, now)
+        whole = total is not None and done >= total
+        if name in finished or (not whole and now - said.get(name, began[name]) < _QUIET):
+            return
+        said[name] = now
+        if whole:
+            finished.add(name)
+        gone = max(now - began[name], 1e-9)
+        left = f", {(total - done) * gone / max(done, 1):.0f} s left" if total and not whole else ""
+        of = f"/{total:,}" if total else ""
+        text = f"{name}: {done:,}{of}, {done / gone:,.0f}/s{left} {note(name)}".rstrip()
+        print(text, file=sys.stderr, flush=True)
+
+    return report
