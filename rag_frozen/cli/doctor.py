@@ -101,7 +101,7 @@ def _print_artifacts(root: Path | None) -> None:
     print(f"artifacts: {home}")
     found = False
     for kind in ("corpus", "index", "model", "run"):
-        for folder in list_artifacts(root, kind):  # type: ignore[arg-type]
+        for folder in list_artifacts(root, kind):
             found = True
             try:
                 manifest = load_manifest(folder)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["bootstrap_interval", "mcnemar_p", "paired_bootstrap"]
 
@@ -46,11 +47,10 @@ def mcnemar_p(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     only_theirs = sum(b and not a for a, b in zip(ours, theirs, strict=True))
     n = only_ours + only_theirs
     tail = sum(math.comb(n, k) for k in range(min(only_ours, only_theirs) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))
 
 
-def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+def _resampled_means(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
-    return np.array(
-        [values[generator.integers(0, len(values), len(values))].mean() for _ in range(samples)]
-    )
+    draws = [values[generator.integers(0, len(values), len(values))] for _ in range(samples)]
+    return np.array([float(drawn.mean()) for drawn in draws])

@@ -1,0 +1,155 @@
+"""What every frozen reader keeps: one suite over tiny real models, saved and loaded for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from rag_frozen.errors import FrozenWeightsChangedError
+from rag_frozen.models.source import ModelFolder
+from rag_frozen.protocols import Reader
+from rag_frozen.reader.decoding import Decoding
+from rag_frozen.reader.prefix_lm import PrefixLMConfig
+from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, save_trained
+from rag_frozen.reader.prefix_reader import PrefixLMReader
+from rag_frozen.reader.transformers_reader import TransformersReader
+from rag_frozen.types import Context, Kept, Question
+from tests.tiny import save_bert, save_llama, save_t5, wordpiece
+
+Make = Callable[..., PrefixLMReader | TransformersReader]
+PROMPTS = (
+    "question: who wrote hamlet",
+    "question: when was radium discovered in paris passage: curie discovered radium in 1898 .",
+    "the river nile is long",
+    "question: who was king of france passage: the king of france passage: the moon is red",
+)
+
+
+@dataclass(frozen=True)
+class FixedPrompt:
+    """A soft prompt that is the same for every context."""
+
+    vectors: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        return self.vectors.shape[0]
+
+    def generate(self, contexts: Sequence[Context]) -> torch.Tensor:
+        return self.vectors.expand(len(contexts), -1, -1)
+
+
+def prefix_reader(folder: Path, **options: object) -> PrefixLMReader:
+    encoder = save_bert(folder / "encoder")
+    config = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 256)
+    save_trained(begin_from_minilm(encoder, config), folder / "reader", int8=False)
+    return PrefixLMReader.from_folder(folder / "reader", encoder, **options)  # type: ignore[arg-type]
+
+
+def causal_reader(folder: Path, **options: object) -> TransformersReader:
+    model = ModelFolder("tiny-llama", save_llama(folder / "llama"))
+    return TransformersReader(model, kind="causal", **options)  # type: ignore[arg-type]
+
+
+def seq2seq_reader(folder: Path, **options: object) -> TransformersReader:
+    model = ModelFolder("tiny-t5", save_t5(folder / "t5"))
+    return TransformersReader(model, kind="seq2seq", window=256, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[prefix_reader, causal_reader, seq2seq_reader], ids=lambda f: f.__name__)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    def made(kind: str = "greedy", **options: object) -> PrefixLMReader | TransformersReader:
+        decoding = Decoding(kind=kind, max_new_tokens=6, n_beams=3)  # type: ignore[arg-type]
+        return request.param(tmp_path, decoding=decoding, **options)  # type: ignore[no-any-return]
+
+    return made
+
+
+def contexts(prompts: Sequence[str] = PROMPTS) -> list[Context]:
+    return [
+        Context(Question(str(n), "who"), prompt, 0, (Kept("p", 1),))
+        for n, prompt in enumerate(prompts)
+    ]
+
+
+def test_a_reader_follows_the_protocol(make: Make):
+    assert isinstance(make(), Reader)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam"])
+def test_a_batch_gives_what_one_by_one_gives(make: Make, kind: str):
+    reader = make(kind)
+    together = reader.generate(contexts())
+    alone = [reader.generate([context])[0] for context in contexts()]
+    assert [g.text for g in together] == [g.text for g in alone]
+    assert [g.stop for g in together] == [g.stop for g in alone]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+    assert len({g.text for g in together}) > 1  # the prompts do matter
+
+
+def test_generations_are_log_probabilities_with_a_reason_to_stop(make: Make):
+    for generation in make().generate(contexts()):
+        assert generation.logprob < 0
+        assert 1 <= generation.n_tokens <= 7
+        assert generation.stop in {"end", "newline", "length"}
+        assert "\n" not in generation.text
+
+
+def test_beams_find_answers_at_least_as_likely_as_greedy_ones(make: Make):
+    greedy, beam = make().generate(contexts()), make("beam").generate(contexts())
+    likelier = [b.logprob >= g.logprob - 1e-4 for g, b in zip(greedy, beam, strict=True)]
+    assert sum(likelier) >= len(likelier) - 1  # a beam may lose a greedy path, rarely
+
+
+def test_sampling_is_reproducible_by_seed(make: Make):
+    one = make("sample").generate(contexts())
+    two = make("sample").generate(contexts())
+    assert one == two
+    reader = make("sample")
+    before = torch.random.get_rng_state()
+    reader.generate(contexts())
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_an_empty_batch_gives_nothing(make: Make):
+    assert make().generate([]) == []
+
+
+def test_counting_includes_special_tokens_and_grows_with_the_text(make: Make):
+    counts = make().count_tokens(["who wrote", "who wrote hamlet"])
+    assert counts[1] == counts[0] + 1
+
+
+def test_weights_have_no_gradients_and_a_change_is_noticed(make: Make):
+    reader = make()
+    assert not any(p.requires_grad for p in reader.model.parameters())
+    reader.generate(contexts())
+    reader.verify_frozen()
+    with torch.no_grad():
+        next(iter(reader.model.parameters()))[0].add_(1e-3)
+    with pytest.raises(FrozenWeightsChangedError, match="changed"):
+        reader.verify_frozen()
+
+
+def test_a_soft_prompt_of_real_embeddings_acts_as_those_tokens(make: Make):
+    plain = make()
+    table = plain.model.get_input_embeddings() if isinstance(plain, TransformersReader) else None
+    table = table or plain.model.word_embeddings
+    if isinstance(plain, PrefixLMReader):
+        # [CLS] question : ... equals the vector of [CLS] before "question : ..." begun elsewhere
+        with_vectors = make(prompt_generator=FixedPrompt(table.weight[[7, 9]].detach()))
+        changed = with_vectors.generate(contexts())
+        assert [g.logprob for g in changed] != [g.logprob for g in plain.generate(contexts())]
+        return
+    ids = plain._tokenizer("question: who", add_special_tokens=False)["input_ids"]
+    conditioned = make(prompt_generator=FixedPrompt(table.weight[ids].detach()))
+    real = plain.generate(contexts([f"question: who {prompt}" for prompt in PROMPTS]))
+    soft = conditioned.generate(contexts())
+    assert [g.text for g in soft] == [g.text for g in real]
+    for ours, theirs in zip(soft, real, strict=True):
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
