@@ -45,8 +45,9 @@ class TextTower:
         self._vector = vector
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
-        self._max_tokens = max_tokens
+        window = getattr(model.config, "max_position_embeddings", None)
+        self._max_tokens = min(max_tokens, window) if window else max_tokens
+        self._tokenizer.enable_truncation(self._max_tokens)
         self._with_types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
         self._pad = int(getattr(model.config, "pad_token_id", 0) or 0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ def encode_corpus(
     for shard in range(-(-n_passages // shard_size)):
         wanted = min(shard_size, n_passages - shard * shard_size)
         path = folder / f"vectors-{shard:05d}.npy"
-        batch = [passage for passage, _ in zip(stream, range(wanted), strict=False)]
+        batch = list(islice(stream, wanted))
         ids += [passage.id for passage in batch]
         if not path.exists() and batch:
             vectors = np.empty((len(batch), encoder.width), dtype=dtype)
