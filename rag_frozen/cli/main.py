@@ -316,3 +316,7 @@ def _load(pipeline: str, root: Path | None, overrides: list[str] | None):  # typ
 
     with stages() as report:
         return load_pipeline(pipeline, root=root, overrides=overrides or (), report=report)
+
+
+if __name__ == "__main__":
+    run()

@@ -55,10 +55,12 @@ def prepend_to_left_padded(
     """
     _check(soft_prompt, inputs_embeds)
     n_prompt, size = soft_prompt.shape[1], inputs_embeds.shape[1]
+    if n_prompt == 0:
+        return inputs_embeds, attention_mask
     n_padding = size - attention_mask.sum(dim=1)
     column = torch.arange(n_prompt + size, device=inputs_embeds.device)[None]
     in_prompt = (column >= n_padding[:, None]) & (column < n_padding[:, None] + n_prompt)
-    from_prompt = (column - n_padding[:, None]).clamp(0, max(n_prompt - 1, 0))
+    from_prompt = (column - n_padding[:, None]).clamp(0, n_prompt - 1)
     after = column >= n_padding[:, None] + n_prompt
     from_input = torch.where(after, column - n_prompt, column).clamp(0, size - 1)
     width = inputs_embeds.shape[2]

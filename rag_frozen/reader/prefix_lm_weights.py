@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> Pre
             "head_bias": torch.zeros(config.vocab_size),
         }
         model.load_state_dict(state)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{minilm} cannot begin a prefix language model of {config}: {error}. "
             "Name a folder with a BERT-shaped encoder of these sizes."
@@ -129,7 +129,7 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
         with torch.device("meta"):
             model = PrefixLM(config)
         model.load_state_dict(state, assign=True)
-    except (OSError, ValueError, TypeError, RuntimeError, StopIteration) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, StopIteration, SafetensorError) as error:
         raise ArtifactDamagedError(
             f"The prefix language model in {folder} cannot be loaded: {error}. "
             "Install the package again, or train it again with: "

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rag_frozen.errors import ArtifactDamagedError
@@ -71,7 +72,7 @@ def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
         lost = [n for n in missing.missing_keys if "position_ids" not in n]
         if lost or missing.unexpected_keys:
             raise ValueError(f"tensors missing {lost}, unexpected {missing.unexpected_keys}")
-    except (OSError, ValueError, RuntimeError, StopIteration) as error:
+    except (OSError, ValueError, RuntimeError, StopIteration, SafetensorError) as error:
         raise ArtifactDamagedError(
             f"The reranker in {folder} cannot be loaded: {error}. Install the package again, or "
             "train it again with: rag-frozen train pocket-reranker"
