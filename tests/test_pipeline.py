@@ -1,0 +1,129 @@
+"""The main path over stages that we wrote for the test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from rag_frozen.errors import InputError
+from rag_frozen.packing.packer import GreedyPacker, PackingBudget
+from rag_frozen.packing.template import PromptTemplate
+from rag_frozen.pipeline import KeepOrder, NoPassages, NoRetrieval, Pipeline, as_questions
+from rag_frozen.types import Context, Generation, Hit, Passage, Question, Ranking
+
+PASSAGES = {
+    f"p{n}": Passage(f"p{n}", "Title", text)
+    for n, text in enumerate(["Paris is in France.", "Rome, Rome and rome.", "Oslo."])
+}
+
+
+class Store:
+    def __len__(self) -> int:
+        return len(PASSAGES)
+
+    def get(self, passage_ids: Sequence[str]) -> list[Passage]:
+        return [PASSAGES[one] for one in passage_ids]
+
+
+class Retriever:
+    def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
+        ranking = (Hit("p0", 3.0), Hit("p1", 2.0), Hit("p2", 1.0))[:k]
+        return [ranking for _ in questions]
+
+
+class ByLength:
+    """Longer passages first."""
+
+    def rerank(
+        self, questions: Sequence[Question], candidates: Sequence[Sequence[Passage]]
+    ) -> list[Ranking]:
+        return [
+            tuple(
+                Hit(p.id, float(len(p.text)))
+                for p in sorted(passages, key=lambda p: (-len(p.text), p.id))
+            )
+            for passages in candidates
+        ]
+
+
+class Echo:
+    """Answers with the first word of the first packed passage."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def generate(self, contexts: Sequence[Context]) -> list[Generation]:
+        self.calls += 1
+        return [
+            Generation(c.prompt.split(". ", 1)[-1].split()[0].strip(",."), -0.5, 2, "end")
+            if c.kept
+            else Generation("", -3.0, 1, "end")
+            for c in contexts
+        ]
+
+
+def pipeline(**changes: object) -> Pipeline:
+    packer = GreedyPacker(
+        PromptTemplate(with_passages="{question}? {passages}", passage="{title}. {text} "),
+        PackingBudget(200),
+        count_tokens=lambda texts: [len(text.split()) for text in texts],
+        max_passages=2,
+    )
+    parts: dict[str, object] = {
+        "name": "test", "store": Store(), "retriever": Retriever(), "reranker": ByLength(),
+        "packer": packer, "reader": Echo(), "k": 3, "rerank_depth": 2,
+    }  # fmt: skip
+    return Pipeline(**{**parts, **changes})  # type: ignore[arg-type]
+
+
+def test_an_answer_names_its_evidence_with_every_stages_score():
+    answer = pipeline().ask("which city")
+    assert answer.text == "Rome"
+    assert answer.confidence == pytest.approx(math.exp(-0.5))
+    assert [e.passage.id for e in answer.evidence] == ["p1", "p0"]
+    assert dict(answer.evidence[0].scores) == {"retrieve": 2.0, "rerank": 20.0}
+    assert answer.evidence[0].offsets == ((0, 4), (6, 10), (15, 19))
+    assert answer.evidence[1].offsets == ()
+    assert [stage for stage, _ in answer.seconds] == ["retrieve", "fetch", "rerank", "pack", "read"]
+
+
+def test_the_ranking_holds_the_reranked_hits_then_the_rest():
+    hits = pipeline().ask("which city").hits
+    assert [hit.passage_id for hit in hits] == ["p1", "p0", "p2"]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_without_a_reranker_the_retrievals_order_stands():
+    answer = pipeline(reranker=KeepOrder(), rerank_depth=3).ask("which city")
+    assert answer.text == "Paris"
+    assert [name for name, _ in answer.evidence[0].scores] == ["retrieve"]
+
+
+def test_closed_book_needs_no_passages():
+    answer = pipeline(retriever=NoRetrieval(), store=NoPassages()).ask("which city")
+    assert (answer.text, answer.evidence, answer.hits) == ("", (), ())
+
+
+def test_a_batch_is_one_call_a_stage_and_keeps_order():
+    reader = Echo()
+    answers = pipeline(reader=reader).answer(["one", Question("x", "two"), "three"])
+    assert [a.question.id for a in answers] == ["0", "x", "2"]
+    assert reader.calls == 1
+    assert pipeline().answer([]) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [("", "is empty"), (" \n", "is empty"), ("?!", "is empty"), (7, "is int, not text"),
+     (b"who", "is bytes, not text"), (None, "is NoneType"), ("why " * 10_000, "10,000 words")],
+)  # fmt: skip
+def test_a_question_that_cannot_be_asked_is_refused(question: object, said: str):
+    with pytest.raises(InputError, match=said):
+        pipeline().ask(question)  # type: ignore[arg-type]
+
+
+def test_a_bare_string_is_no_list_of_questions():
+    with pytest.raises(InputError, match="use ask"):
+        as_questions("who wrote hamlet")
