@@ -101,3 +101,46 @@ def save_t5(folder: Path, *, seed: int = 0) -> Path:
     )  # fmt: skip
     model.save_pretrained(folder)
     return folder
+
+
+def save_gpt2(folder: Path, *, seed: int = 0, always: str | None = None) -> Path:
+    """Save a tiny decoder-only model with learned absolute positions.
+
+    ``always`` names a token that it then writes whatever it reads.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    _fast(folder)
+    torch.manual_seed(seed)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=120, n_embd=32, n_layer=2, n_head=4, n_positions=256, eos_token_id=1,
+            bos_token_id=None, pad_token_id=0, initializer_range=0.5,
+        )
+    )  # fmt: skip
+    if always is not None:
+        token = PreTrainedTokenizerFast.from_pretrained(folder).convert_tokens_to_ids(always)
+        with torch.no_grad():
+            model.transformer.ln_f.weight.zero_()
+            model.transformer.ln_f.bias.copy_(model.transformer.wte.weight[token] * 3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def save_bart(folder: Path, *, seed: int = 0) -> Path:
+    """Save a tiny encoder-decoder model with learned absolute positions and a forced first token."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    _fast(folder)
+    torch.manual_seed(seed)
+    model = BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=120, d_model=32, encoder_layers=2, decoder_layers=2,
+            encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
+            decoder_ffn_dim=48, max_position_embeddings=256, eos_token_id=1, pad_token_id=0,
+            bos_token_id=4, decoder_start_token_id=1, forced_bos_token_id=4,
+            forced_eos_token_id=1, init_std=0.5, scale_embedding=True,
+        )
+    )  # fmt: skip
+    model.save_pretrained(folder)
+    return folder

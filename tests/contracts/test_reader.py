@@ -18,7 +18,7 @@ from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, save_trained
 from rag_frozen.reader.prefix_reader import PrefixLMReader
 from rag_frozen.reader.transformers_reader import TransformersReader
 from rag_frozen.types import Context, Kept, Question
-from tests.tiny import save_bert, save_llama, save_t5, wordpiece
+from tests.tiny import save_bart, save_bert, save_gpt2, save_llama, save_t5, wordpiece
 
 Make = Callable[..., PrefixLMReader | TransformersReader]
 PROMPTS = (
@@ -50,17 +50,32 @@ def prefix_reader(folder: Path, **options: object) -> PrefixLMReader:
     return PrefixLMReader.from_folder(folder / "reader", encoder, **options)  # type: ignore[arg-type]
 
 
-def causal_reader(folder: Path, **options: object) -> TransformersReader:
+def llama_reader(folder: Path, **options: object) -> TransformersReader:
+    """Rotary positions."""
     model = ModelFolder("tiny-llama", save_llama(folder / "llama"))
     return TransformersReader(model, kind="causal", **options)  # type: ignore[arg-type]
 
 
-def seq2seq_reader(folder: Path, **options: object) -> TransformersReader:
+def gpt2_reader(folder: Path, **options: object) -> TransformersReader:
+    """Learned absolute positions: padding on the left must not shift them."""
+    return TransformersReader(save_gpt2(folder / "gpt2"), kind="causal", **options)  # type: ignore[arg-type]
+
+
+def t5_reader(folder: Path, **options: object) -> TransformersReader:
+    """Relative positions."""
     model = ModelFolder("tiny-t5", save_t5(folder / "t5"))
     return TransformersReader(model, kind="seq2seq", window=256, **options)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=[prefix_reader, causal_reader, seq2seq_reader], ids=lambda f: f.__name__)
+def bart_reader(folder: Path, **options: object) -> TransformersReader:
+    """Learned absolute positions, scaled embeddings, a forced first token."""
+    return TransformersReader(save_bart(folder / "bart"), kind="seq2seq", **options)  # type: ignore[arg-type]
+
+
+READERS = [prefix_reader, llama_reader, gpt2_reader, t5_reader, bart_reader]
+
+
+@pytest.fixture(params=READERS, ids=lambda reader: reader.__name__)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     def made(kind: str = "greedy", **options: object) -> PrefixLMReader | TransformersReader:
         decoding = Decoding(kind=kind, max_new_tokens=6, n_beams=3)  # type: ignore[arg-type]
@@ -146,7 +161,7 @@ def test_a_soft_prompt_of_real_embeddings_acts_as_those_tokens(make: Make):
         changed = with_vectors.generate(contexts())
         assert [g.logprob for g in changed] != [g.logprob for g in plain.generate(contexts())]
         return
-    ids = plain._tokenizer("question: who", add_special_tokens=False)["input_ids"]
+    [ids] = plain._tokens.encode(["question: who"])
     conditioned = make(prompt_generator=FixedPrompt(table.weight[ids].detach()))
     real = plain.generate(contexts([f"question: who {prompt}" for prompt in PROMPTS]))
     soft = conditioned.generate(contexts())

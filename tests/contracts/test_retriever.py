@@ -113,7 +113,9 @@ MAKERS: list[Callable[[Path], Retriever]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=MAKERS, ids=["tantivy", "flat", "fp16", "sentence", "dpr", "fused", "replay"])
+@pytest.fixture(
+    params=MAKERS, ids=["tantivy", "flat", "fp16", "sentence", "dpr", "fused", "replay"]
+)
 def retriever(request: pytest.FixtureRequest, tmp_path: Path) -> Retriever:
     return request.param(tmp_path)  # type: ignore[no-any-return]
 
@@ -200,7 +202,9 @@ def test_an_interrupted_encoding_continues_with_the_missing_shards(tmp_path: Pat
 @pytest.mark.parametrize("engine", ["bm25", "v"])
 def test_a_damaged_index_is_refused_with_what_to_do(tmp_path: Path, engine: str):
     tantivy(tmp_path) if engine == "bm25" else dense(tmp_path)
-    victim = next(p for p in sorted((tmp_path / engine).rglob("*")) if p.suffix in (".npy", ".json"))
+    victim = next(
+        p for p in sorted((tmp_path / engine).rglob("*")) if p.suffix in (".npy", ".json")
+    )
     victim.write_bytes(victim.read_bytes()[:20])
     with pytest.raises(ArtifactDamagedError, match="index build"):
         TantivyRetriever(tmp_path / engine) if engine == "bm25" else DenseRetriever(
