@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from rag_frozen.errors import FrozenWeightsChangedError
 from rag_frozen.models.digest import module_digest
 
-__all__ = ["freeze", "verify_frozen", "weights_digest"]
+__all__ = ["freeze", "frozen", "verify_frozen", "weights_digest"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -19,6 +21,23 @@ def freeze(module: Module) -> Module:
     module.eval()
     module.requires_grad_(False)
     return module
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[str]:
+    """Freeze a module, and check at the end that what ran in between did not change it.
+
+    For trainings around a frozen model. An error inside passes through unchecked.
+
+    Yields:
+        The digest of the weights.
+
+    Raises:
+        FrozenWeightsChangedError: at the end, when they changed.
+    """
+    digest = weights_digest(freeze(module))
+    yield digest
+    verify_frozen(module, digest)
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -44,7 +44,8 @@ def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> Pre
     try:
         with safe_open(str(minilm / _WEIGHTS), framework="pt") as tensors:
             source = {
-                name.removeprefix("bert."): tensors.get_tensor(name) for name in tensors.keys()
+                name.removeprefix("bert."): tensors.get_tensor(name)
+                for name in tensors.keys()  # noqa: SIM118
             }
         state = _from_bert(source, config)
         width = config.hidden_size
@@ -123,7 +124,7 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
         config = PrefixLMConfig(**settings)
         tensors = load_file(str(folder / _WEIGHTS))
         with safe_open(str(minilm / _WEIGHTS), framework="pt") as source:
-            name = next(n for n in source.keys() if n.endswith(_WORDS))
+            name = next(n for n in source.keys() if n.endswith(_WORDS))  # noqa: SIM118
             state = {_WORDS: source.get_tensor(name)}
         state |= restore_rounded(tensors)
         with torch.device("meta"):

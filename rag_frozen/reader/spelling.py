@@ -10,12 +10,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["occurrences", "passage_spelling", "tidy"]
+__all__ = ["occurrences", "passage_spelling", "passages_begin", "tidy"]
 
 _BEFORE = re.compile(r"\s+([.,;:!?%)\]}’”])")
 _AFTER = re.compile(r"([(\[{“$£€#])\s+")
-_INSIDE_NUMBER = re.compile(r"(?<=\d)\s*([.,:/])\s*(?=\d)")
-_JOINED = re.compile(r"(?<=\w)\s*([-–'’/])\s*(?=\w)")
+_THOUSANDS = re.compile(r"(?<=\d)\s*,\s*(?=\d{3}(?!\d))")
+_INSIDE_NUMBER = re.compile(r"(?<=\d)\s*([.:/])\s*(?=\d)")
+_JOINED = re.compile(r"(?<=\w)\s*([-–/])\s*(?=\w)")
+_APOSTROPHE = re.compile(r"(\w+)\s*(['’])\s*(?=(\w+))")
 
 
 def passage_spelling(
@@ -36,7 +38,8 @@ def passage_spelling(
         after: the first character that may count (the question before it does not).
 
     Returns:
-        The text, or None where the tokens do not stand there as whole words.
+        The text with white space runs as single spaces, or None where the tokens do not stand
+        there as whole words.
     """
     n = len(answer_ids)
     if n == 0:
@@ -51,18 +54,40 @@ def passage_spelling(
             continue
         if _splits_word(prompt, start) or _splits_word(prompt, end):
             continue
-        return prompt[start:end]
+        return " ".join(prompt[start:end].split())
     return None
+
+
+def passages_begin(prompt: str, question: str) -> int:
+    """The first character of a prompt that an answer's spelling may be taken from.
+
+    That is after the question where the question stands first, else the beginning.
+
+    >>> passages_begin("question: who? passage: Röntgen", "who?")
+    14
+    >>> passages_begin("Röntgen found the rays that bear his name. Question: who?", "who?")
+    0
+    """
+    asked = prompt.find(question) if question else -1
+    return asked + len(question) if 0 <= asked <= len(prompt) // 2 else 0
 
 
 def tidy(text: str) -> str:
     """Undo the spaces that word-piece decoding leaves around punctuation.
 
+    What word pieces no longer tell is guessed: a comma joins digits before three digits only (a
+    year is no thousand), an apostrophe joins unless the words look like a plural's possessive or
+    a quotation.
+
     >>> tidy("283, 846"), tidy("o ' brien"), tidy("jean - luc ( actor )"), tidy("3 . 5 %")
     ('283,846', "o'brien", 'jean-luc (actor)', '3.5%')
+    >>> tidy("1998 , 2000"), tidy("achilles ' heel"), tidy("the king ' s men")
+    ('1998, 2000', "achilles' heel", "the king's men")
     """
-    text = _INSIDE_NUMBER.sub(r"\1", " ".join(text.split()))
-    text = _JOINED.sub(r"\1", text)
+    text = " ".join(text.split())
+    text = _INSIDE_NUMBER.sub(r"\1", _THOUSANDS.sub(",", text))
+    quoted = sum(text.count(mark) for mark in "'’") % 2 == 0
+    text = _APOSTROPHE.sub(lambda match: _with_apostrophe(match, quoted), _JOINED.sub(r"\1", text))
     return _AFTER.sub(r"\1", _BEFORE.sub(r"\1", text))
 
 
@@ -82,10 +107,24 @@ def occurrences(answer: str, text: str) -> tuple[tuple[int, int], ...]:
         return ()
     folded, places = _folded(text)
     pattern = r"\s+".join(re.escape(word) for word in words if word)
+    before = r"(?<!\w)" if re.match(r"\w", pattern) else ""
+    behind = r"(?!\w)" if re.search(r"\w$", pattern) else ""
     found = []
-    for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", folded):
-        found.append((places[match.start()], places[match.end() - 1] + 1))
+    for match in re.finditer(before + pattern + behind, folded):
+        end = places[match.end() - 1] + 1
+        while end < len(text) and unicodedata.combining(text[end]):
+            end += 1  # an accent written as a character of its own
+        found.append((places[match.start()], end))
     return tuple(found)
+
+
+def _with_apostrophe(match: re.Match[str], quoted: bool) -> str:
+    left, mark, right = match.groups()
+    if len(left) <= 2 or len(right) <= 2:
+        return f"{left}{mark}"  # o'brien, king's, don't
+    if left.endswith("s"):
+        return f"{left}{mark} "  # achilles' heel
+    return match.group() if quoted else f"{left}{mark}"  # 'a quotation', ba'ath
 
 
 def _folded(text: str) -> tuple[str, list[int]]:
@@ -101,4 +140,10 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 
 def _splits_word(text: str, place: int) -> bool:
-    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
+    """True where a word goes on across ``place``; an accent of its own belongs to its letter."""
+    if not 0 < place < len(text):
+        return False
+    before, behind = text[place - 1], text[place]
+    return (before.isalnum() or bool(unicodedata.combining(before))) and (
+        behind.isalnum() or bool(unicodedata.combining(behind))
+    )

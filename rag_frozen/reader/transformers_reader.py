@@ -2,30 +2,58 @@
 
 Weights are read from safetensors, frozen and hashed. Prompts are batched by length: padded on the
 left for decoder-only models, on the right for encoders. A soft prompt goes before the input
-embeddings through ``prompting.inject``.
+embeddings through ``prompting.inject``. Log-probabilities are the model's own: before temperature,
+nucleus and length penalty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rag_frozen.errors import ModelError
+from rag_frozen.errors import InputError
 from rag_frozen.models.batching import token_budget_batches
-from rag_frozen.models.source import ModelFolder
+from rag_frozen.models.source import ModelFolder, resolve_model
 from rag_frozen.prompting.inject import prepend_to_left_padded, prepend_to_right_padded
 from rag_frozen.protocols import PromptGenerator
 from rag_frozen.reader.decoding import Decoding
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
+from rag_frozen.reader.loading import (
+    accepts,
+    clean_generation,
+    decoder_start,
+    load_language_model,
+    model_window,
+)
+from rag_frozen.reader.prompt_tokens import PromptTokens
+from rag_frozen.reader.spelling import passages_begin
 from rag_frozen.types import Context, Generation
 
 __all__ = ["TransformersReader"]
 
-_UNBOUNDED = 1_000_000
-"""Tokenizers without a limit name one above this."""
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the model reads: token ids, or embeddings where a soft prompt stands before them."""
+
+    mask: Tensor
+    """``[B, P + T]``, 1 at soft prompt and real tokens."""
+    ids: Tensor
+    """``[B, T]``."""
+    embeds: Tensor | None
+    """``[B, P + T, E]``."""
+
+    def named(self) -> dict[str, Tensor]:
+        """As arguments of transformers."""
+        if self.embeds is None:
+            return {"input_ids": self.ids, "attention_mask": self.mask}
+        return {"inputs_embeds": self.embeds, "attention_mask": self.mask}
 
 
 class TransformersReader:
@@ -33,7 +61,7 @@ class TransformersReader:
 
     def __init__(
         self,
-        model: ModelFolder,
+        model: ModelFolder | str | Path,
         *,
         kind: Literal["causal", "seq2seq"],
         decoding: Decoding,
@@ -47,41 +75,39 @@ class TransformersReader:
         """Load, freeze and hash the model.
 
         Args:
-            model: a folder with safetensors, one file or sharded.
+            model: a folder with safetensors, one file or sharded; or a name to resolve.
             kind: decoder-only or encoder-decoder.
             decoding: how answers are written.
             device, dtype: where and in what the model runs.
             chat_template: write the prompt as a user's message in the tokenizer's own template.
-            window: tokens of soft prompt, prompt and (decoder-only) answer together; the model's
-                own by default, 2,048 where it has none.
-            token_budget: prompt tokens a batch, padding included.
+            window: tokens of soft prompt, prompt and (decoder-only) answer together; at most, and
+                by default, what the model's positions allow.
+            token_budget: prompt tokens a batch, padding and beams included.
             prompt_generator: makes the soft prompt, if the reader is conditioned.
 
         Raises:
             ModelError: when the model cannot be loaded, or has no chat template to write.
+            ModelMissingError: when it is not at hand.
         """
-        self.name = model.name
+        folder = model if isinstance(model, ModelFolder) else resolve_model(str(model))
+        self.name = folder.name
         self.kind = kind
         self.decoding = decoding
         self.prompt_generator = prompt_generator
-        loaded, self._tokenizer = _load(model, kind, dtype)
+        loaded, tokenizer = load_language_model(folder, kind=kind, dtype=dtype)
         self.model: Any = freeze(loaded.to(device))  # Any: a transformers model
         self.digest = weights_digest(self.model)
-        self.window = window or _window(self.model.config)
-        self._chat = chat_template
-        self._line_breaks: dict[int, bool] = {}
+        self.window = model_window(self.model.config, window)
+        self._tokens = PromptTokens(tokenizer, name=folder.name, chat_template=chat_template)
         self._device = torch.device(device)
         self._token_budget = token_budget
-        if chat_template and not self._tokenizer.chat_template:
-            raise ModelError(
-                f"{model.name} has no chat template. Set reader.chat_template: false, or name an "
-                "instruction-tuned model."
-            )
-        ends = self.model.generation_config.eos_token_id
-        named = [] if ends is None else ends if isinstance(ends, list) else [ends]
-        self._ends = set(named or [self._tokenizer.eos_token_id])
-        pad = self._tokenizer.pad_token_id
-        self._pad = next(iter(self._ends)) if pad is None else pad
+        self._ends = _end_ids(self.model, tokenizer)
+        pad = tokenizer.pad_token_id
+        self._pad = int(next(iter(self._ends), 0) if pad is None else pad)
+        self._starts = decoder_start(self.model, self._pad) if kind == "seq2seq" else []
+        self.model.generation_config = clean_generation(
+            self.model, pad_id=self._pad, end_ids=sorted(self._ends)
+        )
 
     @property
     def embedding_width(self) -> int:
@@ -90,171 +116,203 @@ class TransformersReader:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as a prompt, special tokens and chat template included."""
-        return [len(self._encode(text)) for text in texts]
+        return [len(ids) for ids in self._tokens.encode(texts)]
 
     def verify_frozen(self) -> None:
         """Raise ``FrozenWeightsChangedError`` when the weights are not those that were loaded."""
         verify_frozen(self.model, self.digest)
 
+    @torch.inference_mode()
     def generate(self, contexts: Sequence[Context]) -> list[Generation]:
         """Answer each context.
 
-        In fp32 a batch gives what one by one gives (log-probabilities to 1e-4).
+        Rows are batched by length; in fp32 a batch gives what one by one gives (log-probabilities
+        to 1e-4), in bf16 near ties may fall differently. Sampled answers are drawn anew for each
+        context; the same call gives the same ones.
+
+        Raises:
+            InputError: when soft prompt, prompt and answer exceed the window.
         """
-        prompts = [self._encode(context.prompt) for context in contexts]
+        prompts = self._tokens.encode([context.prompt for context in contexts])
+        self._check_window(contexts, prompts)
+        beams = self.decoding.n_beams if self.decoding.kind == "beam" else 1
+        budget = max(self._token_budget // beams, 1)
         generations: list[Generation | None] = [None] * len(contexts)
-        lengths = [len(prompt) for prompt in prompts]
-        for rows in token_budget_batches(lengths, budget=self._token_budget, multiple=8):
-            batch = self._generate([contexts[r] for r in rows], [prompts[r] for r in rows])
-            for row, generation in zip(rows, batch, strict=True):
-                generations[row] = generation
+        with _seeded(self.decoding, self._device):
+            for rows in token_budget_batches([len(p) for p in prompts], budget=budget, multiple=8):
+                batch = self._generate([contexts[r] for r in rows], [prompts[r] for r in rows])
+                for row, generation in zip(rows, batch, strict=True):
+                    generations[row] = generation
         return [generation for generation in generations if generation is not None]
 
-    def _encode(self, text: str) -> list[int]:
-        """Token ids of a prompt. What looks like a special token in the text is plain text."""
-        if not self._chat:
-            return list(self._tokenizer(text, split_special_tokens=True)["input_ids"])
-        mark = "\u2060prompt\u2060"
-        written: str = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
-        )
-        before, _, after = written.partition(mark)
-        pieces = (
-            self._tokenizer(before, add_special_tokens=False),
-            self._tokenizer(text, add_special_tokens=False, split_special_tokens=True),
-            self._tokenizer(after, add_special_tokens=False),
-        )
-        return [token for piece in pieces for token in piece["input_ids"]]
+    def _check_window(self, contexts: Sequence[Context], prompts: Sequence[Sequence[int]]) -> None:
+        soft = self.prompt_generator.length if self.prompt_generator else 0
+        answer = self.decoding.max_new_tokens if self.kind == "causal" else 0
+        for context, prompt in zip(contexts, prompts, strict=True):
+            if soft + len(prompt) + answer > self.window:
+                raise InputError(
+                    f"The prompt of question {context.question.id!r} takes {len(prompt)} tokens; "
+                    f"with a soft prompt of {soft} and an answer of {answer} it exceeds the "
+                    f"window of {self.name}, {self.window}. Pack fewer passages, or set a smaller "
+                    "max_new_tokens."
+                )
 
-    @torch.inference_mode()
     def _generate(
         self, contexts: Sequence[Context], prompts: Sequence[Sequence[int]]
     ) -> list[Generation]:
-        embeds, mask = self._inputs(contexts, prompts)
-        sampled = self.decoding.kind == "sample"
-        beams = self.decoding.n_beams if self.decoding.kind == "beam" else 1
-        settings: dict[str, Any] = {
-            "max_new_tokens": self.decoding.max_new_tokens,
-            "do_sample": sampled,
-            "num_beams": beams,
-            "pad_token_id": self._pad,
-            "eos_token_id": sorted(self._ends),
-            "stopping_criteria": [self._stops_at_newline],
-        }
-        if sampled:
-            settings |= {"temperature": self.decoding.temperature, "top_p": self.decoding.top_p}
-            settings["top_k"] = 0
-        if beams > 1:
-            settings |= {"length_penalty": self.decoding.length_penalty, "early_stopping": False}
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.decoding.seed)
-            written = self.model.generate(inputs_embeds=embeds, attention_mask=mask, **settings)
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        inputs = self._inputs(contexts, prompts)
+        settings = inputs.named() | _search(self.decoding)
+        front = 0 if inputs.embeds is not None else inputs.ids.shape[1]
         if self.kind == "seq2seq":
-            written = written[:, 1:]  # the decoder's start token
+            starts = torch.tensor([self._starts], device=self._device)
+            settings["decoder_input_ids"] = starts.expand(len(contexts), -1)
+            front = len(self._starts)
+        steps = _WrittenLogprobs()
+        searched = settings["num_beams"] > 1
+        written: Tensor = self.model.generate(
+            **settings,
+            stopping_criteria=StoppingCriteriaList([self._stops_at_newline]),
+            logits_processor=LogitsProcessorList([] if searched else [steps]),
+        )[:, front:]
         answers = [self._cut(row.tolist()) for row in written]
-        logprobs = self._logprobs(embeds, mask, [ids for ids, _ in answers])
+        scores = self._rescored(inputs, answers) if searched else steps.of(written)
         return [
-            Generation(self._text(ids), logprob, len(ids), stop)
-            for (ids, stop), logprob in zip(answers, logprobs, strict=True)
+            Generation(
+                self._text(ids, stop, context), float(row[: len(ids)].sum()), len(ids), stop
+            )
+            for (ids, stop), row, context in zip(answers, scores, contexts, strict=True)
         ]
 
-    def _inputs(
-        self, contexts: Sequence[Context], prompts: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """Embeddings ``[B, P + T, E]`` and mask, padded on the side that the model needs."""
+    def _inputs(self, contexts: Sequence[Context], prompts: Sequence[Sequence[int]]) -> _Inputs:
+        """Pad on the side that the model needs; put the soft prompt in front."""
         left = self.kind == "causal"
-        size = max(len(prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), size), self._pad, dtype=torch.long)
-        mask = torch.zeros((len(prompts), size), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            place = slice(size - len(prompt), size) if left else slice(0, len(prompt))
-            ids[row, place] = torch.tensor(prompt, dtype=torch.long)
-            mask[row, place] = 1
+        ids, mask = _padded(prompts, self._pad, left=left)
         ids, mask = ids.to(self._device), mask.to(self._device)
-        embeds: Tensor = self.model.get_input_embeddings()(ids)
         if self.prompt_generator is None:
-            return embeds, mask
+            return _Inputs(mask, ids, None)
         soft_prompt = self.prompt_generator.generate(contexts)
+        embeds: Tensor = self.model.get_input_embeddings()(ids)
         if left:
-            return prepend_to_left_padded(soft_prompt, embeds, mask)
-        embeds, lengths = prepend_to_right_padded(soft_prompt, embeds, mask.sum(dim=1))
-        column = torch.arange(embeds.shape[1], device=self._device)
-        return embeds, (column[None] < lengths[:, None]).to(mask.dtype)
+            embeds, mask = prepend_to_left_padded(soft_prompt, embeds, mask)
+        else:
+            embeds, lengths = prepend_to_right_padded(soft_prompt, embeds, mask.sum(dim=1))
+            column = torch.arange(embeds.shape[1], device=self._device)
+            mask = (column[None] < lengths[:, None]).to(mask.dtype)
+        return _Inputs(mask, ids, embeds)
 
     def _cut(self, ids: Sequence[int]) -> tuple[list[int], str]:
         """Cut what was written after the end token or the token that brought a line break."""
         for place, token in enumerate(ids):
             if token in self._ends:
                 return list(ids[: place + 1]), "end"
-            if self._breaks_line(token):
+            if self._tokens.breaks_line(token):
                 return list(ids[: place + 1]), "newline"
         return list(ids), "length"
 
-    def _stops_at_newline(self, ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+    def _stops_at_newline(self, ids: Tensor, scores: object, **_: object) -> Tensor:
         """Tell ``generate`` which rows just wrote a line break."""
-        breaks = [self._breaks_line(token) for token in ids[:, -1].tolist()]
+        breaks = [self._tokens.breaks_line(token) for token in ids[:, -1].tolist()]
         return torch.tensor(breaks, device=ids.device)
 
-    def _breaks_line(self, token: int) -> bool:
-        if token not in self._line_breaks:
-            self._line_breaks[token] = "\n" in self._tokenizer.decode([token])
-        return self._line_breaks[token]
+    def _text(self, ids: Sequence[int], stop: str, context: Context) -> str:
+        after = passages_begin(context.prompt, context.question.text)
+        return self._tokens.text(ids[:-1] if stop == "end" else ids, context.prompt, after=after)
 
-    def _text(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text.strip().split("\n", 1)[0].strip()
-
-    def _logprobs(
-        self, embeds: Tensor, mask: Tensor, answers: Sequence[Sequence[int]]
-    ) -> list[float]:
-        """Natural-log probability of each answer, end token included, in one forward pass."""
-        size = max(len(ids) for ids in answers)
-        ids = torch.full((len(answers), size), self._pad, dtype=torch.long)
-        real = torch.zeros((len(answers), size), dtype=torch.bool)
-        for row, written in enumerate(answers):
-            ids[row, : len(written)] = torch.tensor(written, dtype=torch.long)
-            real[row, : len(written)] = True
+    def _rescored(self, inputs: _Inputs, answers: Sequence[tuple[list[int], str]]) -> Tensor:
+        """Log-probabilities ``[B, A]`` of answers, in one forward pass over prompt and answer."""
+        ids, real = _padded([answer for answer, _ in answers], self._pad, left=False)
         ids, real = ids.to(self._device), real.to(self._device)
+        size = ids.shape[1]
         if self.kind == "seq2seq":
-            start = self.model.config.decoder_start_token_id
-            shifted = torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
-            output = self.model(
-                inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=shifted
-            )
-            logits = output.logits
+            starts = torch.tensor([self._starts], device=self._device).expand(len(answers), -1)
+            shifted = torch.cat([starts, ids[:, :-1]], dim=1)
+            logits = self.model(**inputs.named(), decoder_input_ids=shifted).logits[:, -size:]
         else:
-            whole = torch.cat([embeds, self.model.get_input_embeddings()(ids)], dim=1)
-            seen = torch.cat([mask, real.to(mask.dtype)], dim=1)
-            positions = (seen.cumsum(dim=1) - 1).clamp(min=0)
-            output = self.model(inputs_embeds=whole, attention_mask=seen, position_ids=positions)
-            logits = output.logits[:, embeds.shape[1] - 1 : -1]
-        scores = torch.log_softmax(logits.float(), dim=-1).gather(2, ids[:, :, None])[:, :, 0]
-        return [float(total) for total in (scores * real).sum(dim=1)]
+            seen = torch.cat([inputs.mask, real], dim=1)
+            settings: dict[str, Any] = {"attention_mask": seen}
+            if inputs.embeds is None:
+                settings["input_ids"] = torch.cat([inputs.ids, ids], dim=1)
+            else:
+                answer = self.model.get_input_embeddings()(ids)
+                settings["inputs_embeds"] = torch.cat([inputs.embeds, answer], dim=1)
+            if accepts(self.model, "position_ids"):
+                settings["position_ids"] = (seen.cumsum(dim=1) - 1).clamp(min=0)
+            if accepts(self.model, "logits_to_keep"):
+                settings["logits_to_keep"] = size + 1
+            logits = self.model(**settings).logits[:, -size - 1 : -1]
+        return torch.log_softmax(logits.float(), dim=-1).gather(2, ids[:, :, None])[:, :, 0]
 
 
-def _load(
-    model: ModelFolder, kind: Literal["causal", "seq2seq"], dtype: torch.dtype
-) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+class _WrittenLogprobs:
+    """Sees each step's raw scores in ``generate`` and keeps, of each token that was then chosen,
+    its log-probability; so only one step's scores ``[B, V]`` are held at a time."""
 
-    auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSeq2SeqLM
-    try:
-        loaded = auto.from_pretrained(str(model.path), dtype=dtype, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(str(model.path))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"{model.name} cannot be loaded as a {kind} reader: {str(error).splitlines()[0]}. "
-            "Name a model with config.json, a tokenizer and safetensors, of kind causal "
-            "(decoder-only) or seq2seq (encoder-decoder)."
-        ) from error
-    return loaded, tokenizer
+    def __init__(self) -> None:
+        self._steps: list[Tensor] = []
+        self._last: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._close(input_ids)
+        self._last = torch.log_softmax(scores.float(), dim=-1)
+        return scores
+
+    def of(self, written: Tensor) -> Tensor:
+        """Log-probabilities ``[B, A]`` of all tokens written ``[B, A]``."""
+        self._close(written)
+        return torch.stack(self._steps, dim=1)
+
+    def _close(self, ids: Tensor) -> None:
+        if self._last is not None:
+            self._steps.append(self._last.gather(1, ids[:, -1:])[:, 0])
 
 
-def _window(config: Any) -> int:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    for name in ("max_position_embeddings", "n_positions", "seq_length"):
-        found = getattr(text, name, None)
-        if isinstance(found, int) and 0 < found < _UNBOUNDED:
-            return found
-    return 2_048
+def _search(decoding: Decoding) -> dict[str, Any]:
+    """The decoding's settings as ``generate`` names them."""
+    settings: dict[str, Any] = {
+        "max_new_tokens": decoding.max_new_tokens,
+        "do_sample": decoding.kind == "sample",
+        "num_beams": decoding.n_beams if decoding.kind == "beam" else 1,
+    }
+    if decoding.kind == "sample":
+        settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+    if settings["num_beams"] > 1:
+        settings |= {"length_penalty": decoding.length_penalty, "early_stopping": False}
+    return settings
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], pad_id: int, *, left: bool
+) -> tuple[Tensor, Tensor]:
+    """Ids ``[B, T]`` and mask ``[B, T]``, padded on one side."""
+    size = max(len(row) for row in rows)
+    ids = torch.full((len(rows), size), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), size), dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(size - len(row), size) if left else slice(0, len(row))
+        ids[number, place] = torch.tensor(row, dtype=torch.long)
+        mask[number, place] = 1
+    return ids, mask
+
+
+def _end_ids(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer: the model's (one or several) and the tokenizer's."""
+    ends = model.generation_config.eos_token_id
+    named = ends if isinstance(ends, list) else [ends]
+    return {int(end) for end in [*named, tokenizer.eos_token_id] if end is not None}
+
+
+@contextmanager
+def _seeded(decoding: Decoding, device: torch.device) -> Iterator[None]:
+    """Sample from the decoding's seed; the process's own generators are left as they were."""
+    if decoding.kind != "sample":
+        yield
+        return
+    on_gpu = device.type == "cuda"
+    index = device.index if device.index is not None else 0
+    with torch.random.fork_rng(devices=[index] if on_gpu else []):
+        torch.default_generator.manual_seed(decoding.seed)
+        if on_gpu:
+            torch.cuda.default_generators[index].manual_seed(decoding.seed)
+        yield

@@ -156,13 +156,14 @@ def test_a_soft_prompt_of_real_embeddings_acts_as_those_tokens(make: Make):
     table = plain.model.get_input_embeddings() if isinstance(plain, TransformersReader) else None
     table = table or plain.model.word_embeddings
     if isinstance(plain, PrefixLMReader):
-        # [CLS] question : ... equals the vector of [CLS] before "question : ..." begun elsewhere
+        # Its prompts begin with [CLS], so no text spells this; tests/reader/test_decoding.py
+        # compares tokens. Here the prompt must reach the model.
         with_vectors = make(prompt_generator=FixedPrompt(table.weight[[7, 9]].detach()))
         changed = with_vectors.generate(contexts())
         assert [g.logprob for g in changed] != [g.logprob for g in plain.generate(contexts())]
         return
     [ids] = plain._tokens.encode(["question: who"])
-    conditioned = make(prompt_generator=FixedPrompt(table.weight[ids].detach()))
+    conditioned = make(prompt_generator=FixedPrompt(table(torch.tensor(ids)).detach()))
     real = plain.generate(contexts([f"question: who {prompt}" for prompt in PROMPTS]))
     soft = conditioned.generate(contexts())
     assert [g.text for g in soft] == [g.text for g in real]

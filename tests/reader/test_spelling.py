@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,7 +52,7 @@ def test_tidying_joins_what_word_pieces_parted():
 def test_occurrences_are_ranges_in_order_that_hold_the_answer(answer, text):
     ranges = occurrences(answer, text)
     assert all(0 <= start < end <= len(text) for start, end in ranges)
-    assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(ranges))
     fold = str.maketrans("éÉ", "ee")
     for start, end in ranges:
         found = " ".join(text[start:end].lower().translate(fold).split())
