@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = (
-    "question passage answer who what when where wrote painted discovered the of in a hamlet "
-    "shakespeare radium curie paris london play river nile long is was king france germany war "
-    "peace 1898 1603 title text moon sun star red blue green one two three four five"
-).split()  # noqa: SIM905 (a list of words reads worse)
+WORDS = [
+    "question", "passage", "answer", "who", "what", "when", "where", "wrote", "painted",
+    "discovered", "the", "of", "in", "a", "hamlet", "shakespeare", "radium", "curie", "paris",
+    "london", "play", "river", "nile", "long", "is", "was", "king", "france", "germany", "war",
+    "peace", "1898", "1603", "title", "text", "moon", "sun", "star", "red", "blue", "green",
+    "one", "two", "three", "four", "five",
+]  # fmt: skip
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789.,:?-'\"()")
 

@@ -107,7 +107,7 @@ def decode(
     if not sources:
         return []
     state = _encode(model, sources, pad_id=pad_id, soft_prompt=soft_prompt, decoding=decoding)
-    if decoding.kind == "beam":
+    if decoding.kind == "beam" and decoding.n_beams > 1:
         return _beam(model, state, decoding, start_id=start_id, end_id=end_id)
     return _one_path(model, state, decoding, start_id=start_id, end_id=end_id)
 
@@ -245,11 +245,13 @@ def _beam(
         state.take(torch.tensor(rows, device=device))
         tokens = torch.tensor(next_tokens, device=device)
     unfinished = [Decoded(paths[r][0], float(logprobs[r, 0]), False) for r in range(n_rows)]
-    return [done or open_ for done, open_ in zip(best, unfinished, strict=True)]
+    # An end that hardly any answer has must not win over a likely one that the limit cut.
+    return [_better(done, open_, decoding) for done, open_ in zip(best, unfinished, strict=True)]
 
 
 def _score(decoded: Decoded, decoding: Decoding) -> float:
-    return decoded.logprob / float((len(decoded.token_ids) + 1) ** decoding.length_penalty)
+    n_tokens = len(decoded.token_ids) + int(decoded.ended)
+    return decoded.logprob / float(n_tokens**decoding.length_penalty)
 
 
 def _better(old: Decoded | None, new: Decoded, decoding: Decoding) -> Decoded:
@@ -261,5 +263,5 @@ def _settled(done: Decoded | None, logprobs: Tensor, decoding: Decoding) -> bool
     if done is None:
         return False
     reach = float(logprobs.max())
-    longest = float((decoding.max_new_tokens + 1) ** decoding.length_penalty)
+    longest = float(decoding.max_new_tokens**decoding.length_penalty)
     return reach / longest <= _score(done, decoding)

@@ -75,10 +75,43 @@ def test_a_batch_gives_what_one_by_one_gives(model, options):
 
 
 def test_one_beam_is_greedy(model):
-    greedy, beam = run(model, sources()), run(model, sources(), kind="beam", n_beams=1)
-    assert [d.token_ids for d in beam if d.ended] == [
-        g.token_ids for g, d in zip(greedy, beam, strict=True) if d.ended
-    ]
+    assert run(model, sources(), kind="beam", n_beams=1) == run(model, sources())
+
+
+def test_rows_that_end_early_change_nothing_for_the_others(model):
+    decoded = run(model, sources(40), kind="sample", seed=2)
+    assert {d.ended for d in decoded} == {True, False}
+    for source, row in zip(sources(40), decoded, strict=True):
+        scores = logprobs(model, source, list(row.token_ids))
+        wanted = [*row.token_ids, *([SEP] if row.ended else [])]
+        total = sum(float(scores[place, token]) for place, token in enumerate(wanted))
+        assert row.logprob == pytest.approx(total, abs=1e-4)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_beams_as_wide_as_the_vocabulary_find_the_best_answer_of_two_tokens(model, length_penalty):
+    rows = sources()
+    found = decode(
+        model, rows, start_id=CLS, end_id=SEP, pad_id=PAD,
+        decoding=Decoding("beam", 2, n_beams=VOCABULARY, length_penalty=length_penalty),
+    )  # fmt: skip
+    for source, decoded in zip(rows, found, strict=True):
+        first = logprobs(model, source, [])[0]
+        scores = {(SEP,): float(first[SEP])}
+        for token in set(range(VOCABULARY)) - {SEP}:
+            second = float(first[token]) + logprobs(model, source, [token])[-1]
+            scores |= {(token, then): float(s) for then, s in enumerate(second)}
+        best = max(scores, key=lambda ids: scores[ids] / len(ids) ** length_penalty)
+        assert decoded.token_ids == tuple(token for token in best if token != SEP)
+        assert decoded.ended == (SEP in best)
+        assert decoded.logprob == pytest.approx(scores[best], abs=1e-4)
+
+
+def test_a_beam_never_gives_up_a_likely_answer_for_an_unlikely_end(model):
+    greedy, beam = run(model, sources(40)), run(model, sources(40), kind="beam", n_beams=2)
+    assert sum(not decoded.ended for decoded in greedy) > 5
+    for one, other in zip(greedy, beam, strict=True):
+        assert other.logprob > one.logprob - 1.0
 
 
 def test_a_beams_score_is_the_answers_log_probability(model):
