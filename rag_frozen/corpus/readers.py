@@ -11,11 +11,11 @@ import logging
 import os
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 from rag_frozen.corpus.ids import SeenIds
 from rag_frozen.corpus.rows import (
@@ -286,8 +286,8 @@ def _tsv_rows(
     """A quoted field may go over several lines. When it never closes, only its first line is a
     bad row: the lines looked at are read again, so that one stray quote does not swallow others."""
     columns: tuple[str, ...] | None = None
-    while waiting or (entry := next(lines, None)) is not None:
-        line, text = waiting.popleft() if waiting else entry
+    while (entry := waiting.popleft() if waiting else next(lines, None)) is not None:
+        line, text = entry
         if isinstance(text, RowFault):
             yield line, text
             continue
@@ -329,7 +329,7 @@ def _join(
     return RowFault("bad quoting", f"a quoted field never closes: {text[:60]!r}")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str | RowFault]]:
+def _lines(path: Path) -> Generator[tuple[int, str | RowFault], None, None]:
     """Yield (number, line without its end), or a fault where the file cannot be read on.
 
     Bytes that are no UTF-8 become lone surrogates, which the row readers refuse.
@@ -348,7 +348,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str | RowFault]]:
                     continue
                 yield number, line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        yield number + 1, RowFault("truncated file", f"the compressed data breaks off here: {error}")
+        detail = f"the compressed data breaks off here: {error}"
+        yield number + 1, RowFault("truncated file", detail)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -358,5 +359,5 @@ def _open(path: Path) -> IO[bytes]:
     handle = path.open("rb")
     if handle.peek(2)[:2] == _GZIP_MAGIC:
         handle.close()
-        return gzip.open(path, "rb")
+        return cast(IO[bytes], gzip.open(path, "rb"))
     return handle

@@ -76,8 +76,8 @@ def _checked(value: str, *, required: set[str], allowed: set[str]) -> str:
     unknown = [field for field in fields if field not in allowed]
     if unknown or not plain:
         raise ValueError(
-            f"the template {value!r} may hold only {_braced(allowed)}, found {unknown or 'a format'}; "
-            "write other braces twice: {{ }}"
+            f"the template {value!r} may hold only {_braced(allowed)}, "
+            f"found {unknown or 'a format'}; write other braces twice: {{{{ }}}}"
         )
     for field in sorted(required):
         if fields.count(field) != 1:

@@ -89,7 +89,7 @@ def read_recipe(
         RecipeError: when it is not readable, no mapping, or names a field twice.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -42,13 +42,14 @@ _ASK = {
 _PLACE_BEFORE = re.compile(r"\b(?:in|at|near|from|to|across|throughout)(?:\sthe)?\s$")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“(])")
 _PRONOUN = re.compile(r"^(?:He|She|It|They|This|His|Her|Its|Their)\b")
-_STOP = frozenset(
-    "a an the of in on at to for by with from and or is are was were be been as that this it its "
-    "which who also his her their had has have they them then than when where while would could "
-    "should about after before into over under between during through because such some many most "
-    "more other there these those what will each both only very much often later being make made "
-    "does made used using called known first last same own your just even well well-known".split()
-)
+_STOP_WORDS = """
+a an the of in on at to for by with from and or is are was were be been as that this it its
+which who also his her their had has have they them then than when where while would could
+should about after before into over under between during through because such some many most
+more other there these those what will each both only very much often later being make made
+does made used using called known first last same own your just even well well-known
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)

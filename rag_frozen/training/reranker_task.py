@@ -31,6 +31,9 @@ from rag_frozen.training.reader_task import (
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.types import Passage, Question
 
+_PART = 16
+"""Pairs that are run together."""
+
 __all__ = ["PairBatch", "RankingRow", "RerankerTask", "load_ranking_data"]
 
 
@@ -199,14 +202,21 @@ class RerankerTask:
         return PairBatch(ids, mask, types, torch.tensor(real, device=self.device))
 
     def _scores(self, batch: PairBatch) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            output = self.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                token_type_ids=batch.token_type_ids,
-            )
-        logits: Tensor = output.logits
-        return logits.float()[:, 0]
+        """Score pairs ``[L x C]``, in parts of like length, so that little padding is computed."""
+        lengths = batch.attention_mask.sum(dim=1)
+        order = lengths.argsort()
+        parts = []
+        for rows in order.chunk(max(1, len(order) // _PART)):
+            width = int(lengths[rows].max())
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                output = self.model(
+                    input_ids=batch.input_ids[rows, :width],
+                    attention_mask=batch.attention_mask[rows, :width],
+                    token_type_ids=batch.token_type_ids[rows, :width],
+                )
+            parts.append(output.logits.float()[:, 0])
+        scores: Tensor = torch.cat(parts)[order.argsort()]
+        return scores
 
     def loss(self, batch: PairBatch) -> Tensor:
         """Mean cross-entropy of the positive among its list's candidates."""

@@ -56,7 +56,8 @@ def test_the_pocket_pipeline_reads_as_it_was_trained():
 
 
 def test_readers_of_the_hub_are_there_with_and_without_reranker_and_closed_book():
-    recipes = [load_recipe(n, PipelineRecipe, folder="pipelines") for n in list_recipes("pipelines")]
+    names = list_recipes("pipelines")
+    recipes = [load_recipe(name, PipelineRecipe, folder="pipelines") for name in names]
     models = " ".join(recipe.reader.model for recipe in recipes)
     assert all(family in models for family in ("Qwen2.5", "Qwen3", "Llama-3", "t5"))
     assert {recipe.reranker.kind for recipe in recipes} == {"none", "cross-encoder"}
