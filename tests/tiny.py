@@ -140,9 +140,10 @@ def save_bart(folder: Path, *, seed: int = 0) -> Path:
             vocab_size=120, d_model=32, encoder_layers=2, decoder_layers=2,
             encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
             decoder_ffn_dim=48, max_position_embeddings=256, eos_token_id=1, pad_token_id=0,
-            bos_token_id=4, decoder_start_token_id=1, forced_bos_token_id=4,
-            forced_eos_token_id=1, init_std=0.5, scale_embedding=True,
+            bos_token_id=4, decoder_start_token_id=1, init_std=0.5, scale_embedding=True,
         )
     )  # fmt: skip
+    model.generation_config.forced_bos_token_id = 4
+    model.generation_config.forced_eos_token_id = 1
     model.save_pretrained(folder)
     return folder

@@ -49,7 +49,7 @@ def passage_spelling(
         if prompt_ids[first] != wanted[0] or list(prompt_ids[first : first + n]) != wanted:
             continue
         places = offsets[first : first + n]
-        start, end = places[0][0], places[-1][1]
+        start, end = places[0][0], _after_accents(prompt, places[-1][1])
         if start < after or any(begin == stop for begin, stop in places):
             continue
         if _splits_word(prompt, start) or _splits_word(prompt, end):
@@ -111,9 +111,7 @@ def occurrences(answer: str, text: str) -> tuple[tuple[int, int], ...]:
     behind = r"(?!\w)" if re.search(r"\w$", pattern) else ""
     found = []
     for match in re.finditer(before + pattern + behind, folded):
-        end = places[match.end() - 1] + 1
-        while end < len(text) and unicodedata.combining(text[end]):
-            end += 1  # an accent written as a character of its own
+        end = _after_accents(text, places[match.end() - 1] + 1)
         found.append((places[match.start()], end))
     return tuple(found)
 
@@ -139,11 +137,16 @@ def _folded(text: str) -> tuple[str, list[int]]:
     return "".join(letters), places
 
 
+def _after_accents(text: str, end: int) -> int:
+    """Move past accents that are characters of their own: they belong to the letter before."""
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return end
+
+
 def _splits_word(text: str, place: int) -> bool:
-    """True where a word goes on across ``place``; an accent of its own belongs to its letter."""
+    """True where a word goes on across ``place``."""
     if not 0 < place < len(text):
         return False
-    before, behind = text[place - 1], text[place]
-    return (before.isalnum() or bool(unicodedata.combining(before))) and (
-        behind.isalnum() or bool(unicodedata.combining(behind))
-    )
+    before = text[place - 1]
+    return (before.isalnum() or bool(unicodedata.combining(before))) and text[place].isalnum()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +59,51 @@ def test_occurrences_are_ranges_in_order_that_hold_the_answer(answer, text):
     for start, end in ranges:
         found = " ".join(text[start:end].lower().translate(fold).split())
         assert found == " ".join(answer.lower().translate(fold).split())
+
+
+@pytest.mark.parametrize(
+    ("decoded", "text"),
+    [
+        ("12 , 345 , 678", "12,345,678"),
+        ("july 4 , 1776", "july 4, 1776"),
+        ("in 1998 , 2000 and 2002", "in 1998, 2000 and 2002"),
+        ("10 : 30 / 3 . 5 %", "10:30/3.5%"),
+        ("don ' t", "don't"),
+        ("shi ' ite", "shi'ite"),
+        ("rock ' n ' roll", "rock'n'roll"),
+        ("the ' beatles ' album", "the ' beatles' album"),
+    ],
+)
+def test_tidying_guesses_what_stood_there(decoded, text):
+    assert tidy(decoded) == text
+
+
+@given(st.text("ab's1,3.–-( )%’", max_size=30))
+def test_tidying_changes_white_space_alone_and_settles_at_once(text):
+    tidied = tidy(text)
+    assert tidied.replace(" ", "") == text.replace(" ", "")
+    assert tidy(tidied) == tidied
+
+
+def test_an_accent_of_its_own_belongs_to_its_letter():
+    apart = unicodedata.normalize("NFD", "Café, cafés")
+    assert [apart[start:end] for start, end in occurrences("café", apart)] == [apart[:5]]
+    assert [apart[start:end] for start, end in occurrences("cafe", apart)] == [apart[:5]]
+    assert spelled("cafe", prompt=apart) == apart[:5]
+
+
+@given(st.text("xyz \n.(", max_size=9), st.lists(st.text("abÉß1", min_size=1), min_size=1))
+def test_an_answer_between_spaces_is_found_in_any_case_and_spacing(around, words):
+    text = f"{around} {'  '.join(words)}\n{around}"
+    start = len(around) + 1
+    wanted = (start, start + len("  ".join(words)))
+    for answer in (" ".join(words), "\t".join(words).swapcase(), " ".join(words).casefold()):
+        assert occurrences(answer, text) == (wanted,)
+
+
+def test_a_sign_at_an_answers_edge_needs_no_space():
+    assert occurrences("$5", "US$5 and $50") == ((2, 4),)
+    assert occurrences("C++", "C++11, C++") == ((0, 3), (7, 10))
 
 
 def test_occurrences_find_every_whole_word():

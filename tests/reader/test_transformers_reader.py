@@ -113,6 +113,19 @@ def test_greedy_equals_a_loop_without_a_cache(saved, name, monkeypatch):
         assert generation.logprob == pytest.approx(total, abs=1e-4)
 
 
+def test_an_answer_begins_with_the_token_that_the_model_forces(saved, monkeypatch):
+    from transformers import BartForConditionalGeneration
+
+    made = reader(saved["bart"], max_new_tokens=4)
+    rows = written_ids(made, monkeypatch)
+    theirs = BartForConditionalGeneration.from_pretrained(saved["bart"])
+    for prompt in PROMPTS:
+        made.generate(contexts([prompt]))
+        ids = torch.tensor(made._tokens.encode([prompt]))
+        wanted = theirs.generate(ids, max_new_tokens=6, num_beams=1, do_sample=False)[0].tolist()
+        assert wanted[: 2 + len(rows[-1])] == [1, 4, *rows[-1]]
+
+
 @pytest.mark.parametrize("name", SAVE)
 @pytest.mark.parametrize(
     ("kind", "options"),
@@ -286,6 +299,7 @@ def test_a_tokenizer_that_keeps_spelling_is_left_alone(tmp_path):
     answer = " o ' Brien , 283 , 846 \n junk"
     [ids] = tokens.encode([answer])
     assert tokens.text(ids, "O ' BRIEN , 283 , 846") == "o ' Brien , 283 , 846"
+    assert [answer[n] for n, token in enumerate(ids) if tokens.breaks_line(token)] == ["\n"]
 
 
 def test_a_sharded_checkpoint_is_the_same_model(saved, tmp_path):
