@@ -37,6 +37,11 @@ from rag_frozen.types import Context, Generation
 
 __all__ = ["TransformersReader"]
 
+_CPU_BUDGET = 2_048
+"""24 prompts of 60 to 400 tokens, six layers of width 384, one thread: 2.5 s in such batches,
+2.7 s in batches of 4,096 tokens, 3.7 s one by one, 4.9 s all at once."""
+_GPU_BUDGET = 16_384
+
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
@@ -69,7 +74,7 @@ class TransformersReader:
         dtype: torch.dtype = torch.float32,
         chat_template: bool = False,
         window: int | None = None,
-        token_budget: int = 16_384,
+        token_budget: int | None = None,
         prompt_generator: PromptGenerator | None = None,
     ) -> None:
         """Load, freeze and hash the model.
@@ -82,7 +87,8 @@ class TransformersReader:
             chat_template: write the prompt as a user's message in the tokenizer's own template.
             window: tokens of soft prompt, prompt and (decoder-only) answer together; at most, and
                 by default, what the model's positions allow.
-            token_budget: prompt tokens a batch, padding and beams included.
+            token_budget: prompt tokens a batch, padding and beams included; 2,048 on a CPU and
+                16,384 elsewhere by default.
             prompt_generator: makes the soft prompt, if the reader is conditioned.
 
         Raises:
@@ -100,7 +106,8 @@ class TransformersReader:
         self.window = model_window(self.model.config, window)
         self._tokens = PromptTokens(tokenizer, name=folder.name, chat_template=chat_template)
         self._device = torch.device(device)
-        self._token_budget = token_budget
+        by_default = _CPU_BUDGET if self._device.type == "cpu" else _GPU_BUDGET
+        self._token_budget = token_budget or by_default
         self._ends = _end_ids(self.model, tokenizer)
         pad = tokenizer.pad_token_id
         self._pad = int(next(iter(self._ends), 0) if pad is None else pad)
