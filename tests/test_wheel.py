@@ -50,4 +50,4 @@ def test_the_wheel_answers_from_another_folder(tmp_path: Path):
     file, text, n_evidence = json.loads(done.stdout)
     assert Path(file).is_relative_to(tmp_path / "site")
     assert text
-    assert n_evidence == 3
+    assert n_evidence == 2

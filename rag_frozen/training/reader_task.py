@@ -81,7 +81,7 @@ def load_reading_data(
         seed=settings.seed,
     )
     reading = [
-        (source.weight, [r for r in map_rows(rows_of[source.name], by_id, excluded)])
+        (source.weight, map_rows(rows_of[source.name], by_id, excluded))
         for source in data.reading
     ]
     validation = {

@@ -88,6 +88,7 @@ def load_ranking_data(
         n_rows=data.validation_rows,
         seed=data.validation_seed,
     )[data.validation_source]
+    _keep_needed(rows_of, settings)
     with tempfile.TemporaryDirectory(prefix="rag-frozen-bm25-") as folder:
         build_tantivy(Path(folder) / "index", passages.values())
         search = TantivyRetriever(Path(folder) / "index")
@@ -97,6 +98,17 @@ def load_ranking_data(
         ]
         lists = _validation_lists(held[: settings.validation_limit], search, passages, settings)
     return sources, lists
+
+
+def _keep_needed(rows_of: dict[str, list[Mapping[str, Any]]], settings: RerankerTraining) -> None:
+    """Keep about as many rows of each source as will be drawn: mining all would take longer than
+    training on few."""
+    total = sum(source.weight for source in settings.data.questions)
+    for source in settings.data.questions:
+        n = 1 + int(1.2 * settings.examples * source.weight / total)
+        rng = random.Random(f"{settings.seed}:{source.name}")
+        rows = rows_of[source.name]
+        rows_of[source.name] = rng.sample(rows, min(n, len(rows)))
 
 
 def _ranking_rows(

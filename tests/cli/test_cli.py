@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["answer"]
-    assert len(answer["evidence"]) == 3
+    assert len(answer["evidence"]) == 2
     (root / "first.json").write_text(done.stdout)
     return root
 
