@@ -8,6 +8,7 @@ passage's own spelling, which an uncased vocabulary cannot write.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from rag_frozen.reader.decoding import Decoded, Decoding, decode
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
 from rag_frozen.reader.prefix_lm import PrefixLM
 from rag_frozen.reader.prefix_lm_weights import load_prefix_lm
-from rag_frozen.reader.spelling import passage_spelling, tidy
+from rag_frozen.reader.spelling import passage_spelling, passages_begin, tidy
 from rag_frozen.types import Context, Generation
 
 __all__ = ["PrefixLMReader"]
@@ -132,14 +133,15 @@ class PrefixLMReader:
         encodings = self._tokenizer.encode_batch([context.prompt for context in contexts])
         generations: list[Generation | None] = [None] * len(contexts)
         lengths = [len(encoding.ids) for encoding in encodings]
-        for rows in token_budget_batches(lengths, budget=self._token_budget):
+        batches = token_budget_batches(lengths, budget=self._token_budget)
+        for number, rows in enumerate(batches):
             soft_prompt = None
             if self.prompt_generator is not None:
                 soft_prompt = self.prompt_generator.generate([contexts[row] for row in rows])
             decoded = decode(
                 self.model,
                 [encodings[row].ids for row in rows],
-                decoding=self.decoding,
+                decoding=replace(self.decoding, seed=self.decoding.seed + number),
                 start_id=self._ids["[CLS]"],
                 end_id=self._ids["[SEP]"],
                 pad_id=self._ids["[PAD]"],
@@ -153,9 +155,7 @@ class PrefixLMReader:
         ids = decoded.token_ids
         text = None
         if context.kept and ids:
-            asked = context.prompt.find(context.question.text)
-            in_front = 0 <= asked <= len(context.prompt) // 2
-            after = asked + len(context.question.text) if in_front else 0
+            after = passages_begin(context.prompt, context.question.text)
             text = passage_spelling(
                 ids, context.prompt, encoding.ids, encoding.offsets, after=after
             )

@@ -169,3 +169,9 @@ def test_a_soft_prompt_of_real_embeddings_acts_as_those_tokens(make: Make):
     assert [g.text for g in soft] == [g.text for g in real]
     for ours, theirs in zip(soft, real, strict=True):
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+
+
+def test_samples_of_one_question_differ_between_batches(make: Make):
+    reader = make("sample", token_budget=1)
+    same = contexts([PROMPTS[1]] * 12)
+    assert len({generation.text for generation in reader.generate(same)}) > 1
