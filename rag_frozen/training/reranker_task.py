@@ -22,13 +22,13 @@ from torch.nn import functional
 
 from rag_frozen.evaluation.metrics import normalize_answer
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
-from rag_frozen.training.reader_task import (
+from rag_frozen.training.reranker_settings import RerankerTraining
+from rag_frozen.training.sources import (
     excluded_ids,
     hold_out,
     read_passage_source,
     read_rows,
 )
-from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.types import Passage, Question
 
 _PART = 16

@@ -39,10 +39,11 @@ from rag_frozen.rerank.pocket import (
     save_pocket_classifier,
 )
 from rag_frozen.training.loop import LoopResult, Progress, run_loop
-from rag_frozen.training.reader_task import ReaderTask, load_reading_data
+from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.reranker_task import RerankerTask, load_ranking_data
 from rag_frozen.training.settings import PassageSource, ReaderTraining, ReadingSource
+from rag_frozen.training.sources import load_reading_data
 
 __all__ = ["TrainingReport", "train"]
 

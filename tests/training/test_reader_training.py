@@ -15,9 +15,10 @@ from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.training.loop import run_loop
-from rag_frozen.training.reader_task import ReaderTask, load_reading_data
+from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow, read_json_lines
 from rag_frozen.training.settings import ReaderTraining
+from rag_frozen.training.sources import load_reading_data
 from rag_frozen.types import Passage
 
 TEMPLATE = PromptTemplate(
