@@ -17,7 +17,8 @@ from rag_frozen.rerank.pocket import load_pocket_classifier, save_pocket_classif
 from rag_frozen.types import Passage, Question
 from tests.tiny import save_bert
 
-QUESTIONS = [Question("1", "who wrote hamlet"), Question("2", "the moon " * 200), Question("3", "x")]
+TEXTS = ("who wrote hamlet", "the moon " * 200, "x")
+QUESTIONS = [Question(str(number), text) for number, text in enumerate(TEXTS)]
 CANDIDATES = [
     [Passage("a", "Hamlet", "a play of shakespeare"), Passage("b", "", "the river nile is long")],
     [Passage(f"p{n}", "moon", "red star " * (n + 1)) for n in range(9)],
