@@ -25,6 +25,7 @@ def run_demo(root: Path | None) -> None:
     began = time.monotonic()
     console = Console(highlight=False)
     console.print("Loading the pocket pipeline (the first time, its indexes are built) …")
+    console.file.flush()
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.display import print_answer, print_result
     from rag_frozen.cli.progress import stages

@@ -73,7 +73,8 @@ def _plain(note: Callable[[str], str]) -> Report:
         gone = max(now - began[name], 1e-9)
         left = f", {(total - done) * gone / max(done, 1):.0f} s left" if total and not whole else ""
         of = f"/{total:,}" if total else ""
-        text = f"{name}: {done:,}{of}, {done / gone:,.0f}/s{left} {note(name)}".rstrip()
+        rate = f", {done / gone:,.0f}/s" if gone > 0.1 else ""
+        text = f"{name}: {done:,}{of}{rate}{left} {note(name)}".rstrip()
         print(text, file=sys.stderr, flush=True)
 
     return report

@@ -15,6 +15,7 @@ import torch
 from rag_frozen.errors import ModelError
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import module_digest
+from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder, resolve_model
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower
 from rag_frozen.rerank.pocket import is_pocket_reranker, load_pocket_classifier
@@ -102,9 +103,10 @@ def _load(folder: Path) -> tuple[Any, Path]:  # Any: a transformers model
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), use_safetensors=True
-        )
+        with quiet_loading():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                str(folder), use_safetensors=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"The cross-encoder in {folder} cannot be loaded: {str(error).splitlines()[0]}. "

@@ -19,6 +19,7 @@ import torch
 from rag_frozen.errors import ModelError
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
+from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
 from rag_frozen.types import Passage
@@ -231,7 +232,8 @@ def _load_dpr(folder: Path, which: str) -> Any:
 
 def _guarded(folder: Path, load: Callable[[], Any]) -> Any:
     try:
-        return load()
+        with quiet_loading():
+            return load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"The encoder in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
