@@ -17,6 +17,7 @@ from rag_frozen.artifacts import (
     Manifest,
     ModelRecord,
     artifact_folder,
+    artifact_root,
     find_artifact,
     fingerprint,
     load_manifest,
@@ -120,7 +121,13 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
     Raises:
         ArtifactMissingError: when one is missing, with the command that builds it.
     """
-    corpus = _found(find_artifact(root, "corpus", name=recipe.name), "corpus")
+    try:
+        corpus = _found(find_artifact(root, "corpus", name=recipe.name), "corpus")
+    except ArtifactMissingError as error:
+        raise ArtifactMissingError(
+            f"The index {recipe.name} is not built in {artifact_root(root)}. Build it with: "
+            f"rag-frozen index build {recipe.name}; or name another folder with --root."
+        ) from error
     parts = [corpus]
     settings = {"bm25": recipe.bm25, "dense": recipe.dense}
     for role, part in settings.items():

@@ -90,7 +90,7 @@ def test_verify_finds_a_changed_file(home: Path, tmp_path: Path):
         (["eval", "nq-benchmark"], 2, "--set data.path=FILE"),
         (["eval", "nq-open-test"], 4, "--set data.path=FILE"),
         (["index", "build", "wiki-bm25"], 2, "--set corpus.path"),
-        (["index", "verify", "wiki-bm25"], 3, "Build it with"),
+        (["index", "verify", "wiki-bm25"], 3, "rag-frozen index build wiki-bm25"),
         (["corpus", "build", "missing.jsonl"], 2, "no file or folder"),
     ],
 )
