@@ -22,6 +22,8 @@ __all__ = ["Report", "console_err", "stages"]
 Report = Callable[[str, int, int | None], None]
 _QUIET = 5.0
 """Seconds between plain lines."""
+_INSTANT = 0.3
+"""What is done within so many seconds is not worth a line."""
 
 
 def console_err() -> Console:
@@ -68,13 +70,14 @@ def _plain(note: Callable[[str], str]) -> Report:
         if name in finished or (not whole and now - said.get(name, began[name]) < _QUIET):
             return
         said[name] = now
+        gone = max(now - began[name], 1e-9)
         if whole:
             finished.add(name)
-        gone = max(now - began[name], 1e-9)
+            if gone < _INSTANT:
+                return
         left = f", {(total - done) * gone / max(done, 1):.0f} s left" if total and not whole else ""
         of = f"/{total:,}" if total else ""
-        rate = f", {done / gone:,.0f}/s" if gone > 0.1 else ""
-        text = f"{name}: {done:,}{of}{rate}{left} {note(name)}".rstrip()
+        text = f"{name}: {done:,}{of}, {done / gone:,.0f}/s{left} {note(name)}".rstrip()
         print(text, file=sys.stderr, flush=True)
 
     return report

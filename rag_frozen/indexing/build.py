@@ -262,6 +262,7 @@ def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Rep
         return done
     began = time.perf_counter()
     store = open_corpus(corpus.folder)
+    report("bm25 index", 0, len(store))
     with write_artifact(target, kind="index", name=name, recipe=settings, inputs=inputs) as draft:
         count, ids = build_tantivy(
             draft.folder / "bm25",
@@ -290,6 +291,7 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
         return done
     began = time.perf_counter()
     store = open_corpus(corpus.folder)
+    report("dense index", 0, len(store))
     shards = name_folder(root, "index", name=name) / f"unfinished-{mark}"
     count, ids = encode_corpus(
         shards,
