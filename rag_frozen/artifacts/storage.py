@@ -22,6 +22,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM}
 _HANDLED = _FULL | _REFUSED | {errno.EROFS, errno.ENOTDIR}
 _FOREIGN = re.compile(r"os error (\d+)|\berrno:? (\d+)|Os \{ code: (\d+)", re.IGNORECASE)
+_SHORT = re.compile(r"\d+ requested and \d+ written")  # numpy's ndarray.tofile, np.save
 _GIB = 2**30
 
 
@@ -85,7 +86,8 @@ def _code_of(error: Exception) -> int:
     text = str(error)
     if match := _FOREIGN.search(text):
         return int(next(group for group in match.groups() if group))
-    return errno.ENOSPC if os.strerror(errno.ENOSPC) in text else 0
+    full = os.strerror(errno.ENOSPC) in text or _SHORT.search(text)
+    return errno.ENOSPC if full else 0
 
 
 def _touches(named: Path, folder: Path) -> bool:

@@ -112,7 +112,8 @@ def write_artifact(
     )
     if not by_fingerprint:
         _refuse_foreign(target, kind, fingerprint(draft.recipe, draft.inputs))
-    with storage_errors(parent), temporary_folder(parent) as folder:
+    # twice: a full disk is described before the temporary folder goes and makes room again
+    with storage_errors(parent), temporary_folder(parent) as folder, storage_errors(parent):
         draft.folder = folder
         yield draft
         manifest = _seal(draft)
@@ -129,7 +130,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path)
     with storage_errors(path.parent):
         make_folder(path.parent)
-        with temporary_file(path) as temporary:
+        with temporary_file(path) as temporary, storage_errors(path.parent):
             with temporary.open("wb") as handle:
                 handle.write(data)
                 handle.flush()

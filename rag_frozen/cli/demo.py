@@ -11,12 +11,12 @@ from rich.text import Text
 __all__ = ["DEMO_QUESTIONS", "run_demo"]
 
 DEMO_QUESTIONS = (
-    "who painted the ceiling of the sistine chapel",
-    "What is the longest river in South America?",
+    "how deep is lake baikal",
+    "Which physicist discovered X-rays in 1895?",
     "when did the berlin wall fall",
-    "Which planet is the largest in the solar system?",
-    "who invented the telephone",
-    "how many players are in a football team",
+    "What is the Nepali name of Mount Everest?",
+    "who drew the border between india and pakistan",
+    "Who was the last doge of Venice?",
 )
 
 

@@ -1,21 +1,25 @@
 """The passage store: one memory-mapped Arrow file, and a memory-mapped table from id to row.
 
-Opening reads headers only; a lookup touches the pages that hold the answer. So neither the time
-to open nor the resident memory grows with the corpus.
+Opening reads headers only; a lookup touches the pages that hold the answer, and after some
+lookups all pages are handed back to the system's cache. So neither the time to open nor the
+resident memory grows with the corpus.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from rag_frozen.corpus.ids import hash_ids, update_ids_digest
-from rag_frozen.errors import ArtifactDamagedError, UnknownPassageError
+from rag_frozen.errors import ArtifactDamagedError, InputError, UnknownPassageError
 from rag_frozen.types import Passage
 
 __all__ = ["ArrowPassageStore", "StoreSummary", "write_store"]
@@ -26,6 +30,7 @@ _ROWS = "id-rows.npy"
 _SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 _BATCH = 4_096
 _NAMED_AT_MOST = 5
+_RELEASE_EVERY = 512  # passages; a fault maps up to 64 KiB around, so 32 MiB at most in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,10 @@ class StoreSummary:
 def write_store(folder: Path, passages: Iterable[Passage]) -> StoreSummary:
     """Write passages into an existing folder, in order; their ids must be unique.
 
-    Memory is bounded: beside one batch, 16 bytes a passage are held.
+    Memory is bounded: beside one batch, some 32 bytes a passage are held at most.
+
+    Raises:
+        InputError: when two passages have one id.
     """
     ids_digest, content = hashlib.sha256(), hashlib.sha256()
     hashes: list[np.ndarray] = []
@@ -62,7 +70,9 @@ def write_store(folder: Path, passages: Iterable[Passage]) -> StoreSummary:
             count += len(batch)
     whole = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
     order = np.argsort(whole, kind="stable")
-    np.save(folder / _HASHES, whole[order], allow_pickle=False)
+    ordered = whole[order]
+    _refuse_repeated(folder, ordered, order)
+    np.save(folder / _HASHES, ordered, allow_pickle=False)
     np.save(folder / _ROWS, order.astype(np.uint32 if count < 2**32 else np.uint64))
     return StoreSummary(count, ids_digest.hexdigest(), content.hexdigest())
 
@@ -78,8 +88,8 @@ class ArrowPassageStore:
         """
         folder = Path(folder)
         try:
-            self._source = pa.memory_map(str(folder / _PASSAGES))
-            self._reader = pa.ipc.open_file(self._source)
+            self._mapped = _map(folder / _PASSAGES)
+            self._reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._mapped)))
             self._hashes = np.load(folder / _HASHES, mmap_mode="r", allow_pickle=False)
             self._rows = np.load(folder / _ROWS, mmap_mode="r", allow_pickle=False)
             n_batches = self._reader.num_record_batches
@@ -90,6 +100,7 @@ class ArrowPassageStore:
                 "with: rag-frozen corpus build FILE"
             ) from error
         self._n = max(n_batches - 1, 0) * _BATCH + last
+        self._touched = 0
         if not len(self._hashes) == len(self._rows) == self._n:
             raise ArtifactDamagedError(
                 f"The corpus in {folder} holds {self._n:,} passages and {len(self._hashes):,} "
@@ -105,16 +116,20 @@ class ArrowPassageStore:
         Raises:
             UnknownPassageError: naming some of the ids that the corpus does not hold.
         """
-        rows = self._find(passage_ids)
+        columns = _Columns(self._reader)
+        rows = self._find(passage_ids, columns)
         missing = [one for one, row in zip(passage_ids, rows, strict=True) if row < 0]
         if missing:
             named = ", ".join(repr(one) for one in missing[:_NAMED_AT_MOST])
-            more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > 5 else ""
+            unnamed = len(missing) - _NAMED_AT_MOST
+            more = f" and {unnamed} more" if unnamed > 0 else ""
             raise UnknownPassageError(
                 f"The corpus of {len(self):,} passages holds no {named}{more}. The ids come from "
                 "another corpus: use the one that the run or the index was made over."
             )
-        return [self.row(row) for row in rows]
+        found = [columns.passage(row) for row in rows]
+        self._release(len(found))
+        return found
 
     def row(self, row: int) -> Passage:
         """Return the passage of a row, from 0.
@@ -124,9 +139,9 @@ class ArrowPassageStore:
         """
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        batch, place = divmod(row, _BATCH)
-        columns = self._reader.get_batch(batch).columns
-        return Passage(*(column[place].as_py() for column in columns))
+        found = _Columns(self._reader).passage(row)
+        self._release(1)
+        return found
 
     def iter_passages(self, batch_size: int = _BATCH) -> Iterator[list[Passage]]:
         """Yield all passages in order, in lists of ``batch_size``."""
@@ -134,31 +149,88 @@ class ArrowPassageStore:
         for number in range(self._reader.num_record_batches):
             columns = [column.to_pylist() for column in self._reader.get_batch(number).columns]
             pending += [Passage(*row) for row in zip(*columns, strict=True)]
+            self._release(_BATCH)
             while len(pending) >= batch_size:
                 yield pending[:batch_size]
                 pending = pending[batch_size:]
         if pending:
             yield pending
 
-    def _find(self, passage_ids: Sequence[str]) -> list[int]:
+    def _find(self, passage_ids: Sequence[str], columns: _Columns) -> list[int]:
         """Row of each id, -1 where there is none."""
         if not passage_ids or not len(self):
             return [-1] * len(passage_ids)
         wanted = hash_ids(passage_ids)
         places = np.searchsorted(self._hashes, wanted)
         return [
-            self._match(one, int(place), int(mark))
+            self._match(one, int(place), int(mark), columns)
             for one, place, mark in zip(passage_ids, places, wanted, strict=True)
         ]
 
-    def _match(self, passage_id: str, place: int, mark: int) -> int:
+    def _match(self, passage_id: str, place: int, mark: int, columns: _Columns) -> int:
+        """Go over the rows of one hash; the id itself decides."""
         while place < len(self) and int(self._hashes[place]) == mark:
             row = int(self._rows[place])
-            batch, within = divmod(row, _BATCH)
-            if self._reader.get_batch(batch).column(0)[within].as_py() == passage_id:
+            if columns.id(row) == passage_id:
                 return row
             place += 1
         return -1
+
+    def _release(self, touched: int) -> None:
+        """Hand the mapped pages back now and then; the system's cache keeps them."""
+        self._touched += touched
+        if self._touched < _RELEASE_EVERY or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        self._touched = 0
+        for mapped in (self._mapped, self._hashes.base, self._rows.base):
+            if isinstance(mapped, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class _Columns(dict[int, tuple[pa.Array, ...]]):
+    """The columns of the batches that one call touches, each looked up once."""
+
+    def __init__(self, reader: pa.RecordBatchFileReader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def __missing__(self, batch: int) -> tuple[pa.Array, ...]:
+        self[batch] = tuple(self._reader.get_batch(batch).columns)
+        return self[batch]
+
+    def id(self, row: int) -> str:
+        """The id of a row."""
+        batch, place = divmod(row, _BATCH)
+        return str(self[batch][0][place].as_py())
+
+    def passage(self, row: int) -> Passage:
+        """The passage of a row."""
+        batch, place = divmod(row, _BATCH)
+        return Passage(*(column[place].as_py() for column in self[batch]))
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as handle:
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _refuse_repeated(folder: Path, hashes: npt.NDArray[np.uint64], rows: npt.NDArray[Any]) -> None:
+    """Rows of one hash stand side by side in ``hashes``; compare their ids."""
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    if not len(same):
+        return
+    with pa.memory_map(str(folder / _PASSAGES)) as source:
+        columns = _Columns(pa.ipc.open_file(source))
+        seen: dict[str, int] = {}
+        for row in sorted({int(rows[at]) for at in (*same, *(same + 1))}):
+            passage_id = columns.id(row)
+            if passage_id in seen:
+                raise InputError(
+                    f"The passages {seen[passage_id]:,} and {row:,} (from 0) have one id: "
+                    f"{passage_id!r}. Give each its own."
+                )
+            seen[passage_id] = row
+
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
