@@ -1,0 +1,74 @@
+"""Long checks, run by ``make soak``: builds that are killed again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_frozen.artifacts import load_manifest, verify
+
+KILLS = 12
+WORDS = "river mountain king war peace music star iron bread ship city island law poem tree".split()
+
+
+def write_corpus(path: Path, n: int) -> None:
+    rng = random.Random(7)
+    rows = (
+        {"id": f"p{i}", "title": f"T{i // 4}", "text": " ".join(rng.choices(WORDS, k=60))}
+        for i in range(n)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def command(corpus: Path, root: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "rag_frozen.cli.main", "index", "build", "files-minilm",
+        "--set", f"corpus.path={corpus}", "--set", "dense.shard_size=64", "--root", str(root),
+    ]  # fmt: skip
+
+
+def parts(root: Path) -> dict[str, Path]:
+    return {load_manifest(p.parent).name: p.parent for p in root.rglob("manifest.json")}
+
+
+@pytest.mark.soak
+def test_an_index_build_killed_at_random_ends_in_the_same_artifacts(tmp_path: Path):
+    write_corpus(tmp_path / "rows.jsonl", 1_500)
+    began = time.monotonic()
+    subprocess.run(command(tmp_path / "rows.jsonl", tmp_path / "whole"), check=True)
+    whole_seconds = time.monotonic() - began
+    rng = random.Random(11)
+    killed = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command(tmp_path / "rows.jsonl", tmp_path / "broken"), stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=rng.uniform(0.3, 1.0) * whole_seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+        for manifest in (tmp_path / "broken").rglob("manifest.json"):
+            verify(manifest.parent)
+    subprocess.run(command(tmp_path / "rows.jsonl", tmp_path / "broken"), check=True)
+    whole, broken = parts(tmp_path / "whole"), parts(tmp_path / "broken")
+    print(f"{killed} kills of {KILLS} starts; an undisturbed build takes {whole_seconds:.1f} s")
+    assert killed >= 3
+    assert whole.keys() == broken.keys()
+    assert len(whole) == 3
+    for name, folder in whole.items():
+        ours, theirs = load_manifest(folder), load_manifest(broken[name])
+        assert ours.fingerprint == theirs.fingerprint
+        assert ours.counts == theirs.counts
+        assert ours.digests == theirs.digests
+        if not name.endswith("bm25"):  # tantivy names its segments at random
+            assert ours.files == theirs.files
