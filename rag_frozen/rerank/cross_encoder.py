@@ -8,30 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
-from rag_frozen.errors import ModelError
+from rag_frozen.errors import InputError, ModelError
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import module_digest
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder, resolve_model
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower
 from rag_frozen.rerank.pocket import is_pocket_reranker, load_pocket_classifier
+from rag_frozen.rerank.window import fit_pairs
 from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
 
-__all__ = ["CrossEncoderReranker", "pair_of"]
+__all__ = ["PASSAGE_FORMAT", "CrossEncoderReranker", "pair_of"]
+
+PASSAGE_FORMAT = "{title}. {text}"
+"""How a passage is written for the cross-encoder; the pocket reranker was trained on this."""
 
 
-def pair_of(question: Question, passage: Passage) -> tuple[str, str]:
-    """Write a pair as the cross-encoder reads it: the question, and ``title. text``.
+def pair_of(
+    question: Question, passage: Passage, *, passage_format: str = PASSAGE_FORMAT
+) -> tuple[str, str]:
+    """Write a pair as the cross-encoder reads it: the question, and title and text.
+
+    A passage without a title is its text alone, whatever the format.
 
     >>> pair_of(Question("1", "who?"), Passage("2", "Hamlet", "A play."))
     ('who?', 'Hamlet. A play.')
     """
-    text = f"{passage.title}. {passage.text}" if passage.title else passage.text
-    return question.text, text
+    if not passage.title:
+        return question.text, passage.text
+    return question.text, passage_format.format(title=passage.title, text=passage.text)
 
 
 class CrossEncoderReranker:
@@ -45,18 +56,23 @@ class CrossEncoderReranker:
         device: str | None = None,
         dtype: DtypeName = "auto",
         token_budget: int = TOKEN_BUDGET,
+        passage_format: str = PASSAGE_FORMAT,
     ) -> None:
         """Load the model.
 
         Args:
             model: a folder with safetensors.
-            max_length: tokens of a pair; the longer of the two is cut first.
+            max_length: tokens of a pair, special tokens included. The passage is cut, not the
+                question; one that leaves the passage under a quarter is cut with a warning.
             device, dtype: where and in what it runs.
             token_budget: tokens a batch, padding included.
+            passage_format: a passage's text with the fields ``{title}`` and ``{text}``.
 
         Raises:
+            InputError: when ``passage_format`` has other fields, or no ``{text}``.
             ModelError: when it cannot be loaded or has more than one label.
         """
+        _check_format(passage_format)
         place = choose_device(device)
         classifier, tokenizer_folder = _load(model.path)
         labels = int(classifier.config.num_labels)
@@ -67,6 +83,12 @@ class CrossEncoderReranker:
             )
         self.name = model.name
         self.digest = module_digest(classifier)
+        self._format = passage_format
+        positions = getattr(classifier.config, "max_position_embeddings", None)
+        self._window = min(max_length, positions) if positions else max_length
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self._tower = TextTower(
             classifier,
             tokenizer_folder,
@@ -85,15 +107,31 @@ class CrossEncoderReranker:
         Scores are logits. In fp32 they do not depend on the batch (to 1e-4).
         """
         pairs = [
-            pair_of(question, passage)
+            pair_of(question, passage, passage_format=self._format)
             for question, passages in zip(questions, candidates, strict=True)
             for passage in passages
         ]
-        scores = iter(self._tower.encode(pairs)[:, 0].tolist() if pairs else [])
+        fitted = fit_pairs(pairs, self._tokenizer, window=self._window)
+        scores = iter(self._tower.encode(fitted)[:, 0].tolist() if fitted else [])
         return [
             sort_hits([Hit(passage.id, next(scores)) for passage in passages])
             for passages in candidates
         ]
+
+
+def _check_format(passage_format: str) -> None:
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(passage_format) if name is not None}
+    except ValueError as error:
+        raise InputError(
+            f"The passage format {passage_format!r} cannot be read: {error}. Write it as "
+            f"{PASSAGE_FORMAT!r}."
+        ) from error
+    if "text" not in fields or not fields <= {"title", "text"}:
+        raise InputError(
+            f"The passage format {passage_format!r} has the fields {sorted(fields)}; it takes "
+            f"{{text}}, and {{title}} if wanted. Write it as {PASSAGE_FORMAT!r}."
+        )
 
 
 def _load(folder: Path) -> tuple[Any, Path]:  # Any: a transformers model

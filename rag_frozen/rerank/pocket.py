@@ -6,13 +6,17 @@ The word embeddings are MiniLM's; the other weights are rounded to int8 with one
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from rag_frozen.errors import ArtifactDamagedError
+from rag_frozen.artifacts import MANIFEST_NAME, verify
+from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError
+from rag_frozen.models.digest import tensors_digest
 from rag_frozen.models.rounding import restore_rounded, round_matrices
 
 __all__ = [
@@ -57,15 +61,21 @@ def is_pocket_reranker(folder: Path) -> bool:
 def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
     """Load the classifier, in fp32, its word embeddings from MiniLM.
 
+    Where the folder holds a manifest, the files and MiniLM's word embeddings are checked against
+    the hashes that it records.
+
     Raises:
-        ArtifactDamagedError: when the weights are missing, truncated or do not fit.
+        ArtifactDamagedError: when the weights are missing, truncated, changed or do not fit.
+        ArtifactMismatchError: when ``minilm`` has other word embeddings than it was trained with.
     """
     from transformers import BertConfig, BertForSequenceClassification
 
+    manifest = verify(folder, kind="model") if (folder / MANIFEST_NAME).is_file() else None
     try:
         trained = restore_rounded(load_file(str(folder / "model.safetensors")))
         words = load_file(str(minilm / "model.safetensors"))
         name = next(name for name in words if name.endswith("word_embeddings.weight"))
+        _check_words(words[name], None if manifest is None else manifest.digests, folder, minilm)
         config = BertConfig.from_pretrained(str(minilm), num_labels=1)
         classifier = BertForSequenceClassification(config)
         missing = classifier.load_state_dict({**trained, _WORDS: words[name]}, strict=False)
@@ -78,3 +88,14 @@ def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
             "train it again with: rag-frozen train pocket-reranker"
         ) from error
     return classifier.eval()
+
+
+def _check_words(
+    words: Tensor, digests: Mapping[str, str] | None, folder: Path, minilm: Path
+) -> None:
+    recorded = (digests or {}).get("word_embeddings")
+    if recorded is not None and (found := tensors_digest({"words": words})) != recorded:
+        raise ArtifactMismatchError(
+            f"The reranker in {folder} was trained with word embeddings {recorded[:12]}…, those "
+            f"in {minilm} are {found[:12]}…. Use the encoder that its manifest names."
+        )
