@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +13,8 @@ from rag_frozen.artifacts import (
     write_artifact,
 )
 from rag_frozen.errors import InputError, StorageError
+
+from .disks import small_disk
 
 
 @pytest.mark.parametrize(
@@ -67,38 +66,25 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 256 KiB."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if not hasattr(os, "geteuid") or os.geteuid() != 0 or mount is None or umount is None:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield disk
-    subprocess.run([umount, "-l", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", kib=256) as folder:
+        yield folder
 
 
-def test_a_disk_that_fills_up_leaves_nothing_behind(small_disk: Path) -> None:
+def test_a_disk_that_fills_up_leaves_nothing_behind(disk: Path) -> None:
     def fill() -> None:
-        with write_artifact(small_disk / "a", kind="run", name="a", recipe={}) as draft:
+        with write_artifact(disk / "a", kind="run", name="a", recipe={}) as draft:
             (draft / "small").write_bytes(b"x" * 1000)
             (draft / "large").write_bytes(b"x" * 1_000_000)
 
-    with pytest.raises(StorageError, match=f"mounted at {small_disk} has 0 bytes free"):
+    with pytest.raises(StorageError, match=f"mounted at {disk} has 0 bytes free"):
         fill()
-    assert list(small_disk.iterdir()) == []
+    assert list(disk.iterdir()) == []
 
 
-def test_a_full_disk_keeps_the_file_that_was_there(small_disk: Path) -> None:
-    atomic_write_text(small_disk / "a.txt", "old")
+def test_a_full_disk_keeps_the_file_that_was_there(disk: Path) -> None:
+    atomic_write_text(disk / "a.txt", "old")
     with pytest.raises(StorageError, match="bytes free"):
-        atomic_write_text(small_disk / "a.txt", "new" * 1_000_000)
-    assert [path.name for path in small_disk.iterdir()] == ["a.txt"]
-    assert (small_disk / "a.txt").read_text() == "old"
+        atomic_write_text(disk / "a.txt", "new" * 1_000_000)
+    assert [path.name for path in disk.iterdir()] == ["a.txt"]
+    assert (disk / "a.txt").read_text() == "old"
