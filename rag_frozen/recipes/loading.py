@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rag_frozen.errors import RecipeError
+from rag_frozen.recipes.explaining import explain
 
 __all__ = ["RecipeFolder", "find_recipe", "list_recipes", "load_recipe", "read_recipe"]
 
@@ -41,15 +42,15 @@ def load_recipe(
         overrides: ``a.b=c``, the value as YAML; lists by number, ``a.0.b=c``.
 
     Raises:
-        RecipeError: naming the file, the place in it, the value and, for an unknown field, the
-            nearest valid one.
+        RecipeError: naming the file, every wrong place in it with its line, the value and, for an
+            unknown field, the nearest valid one.
     """
     path = find_recipe(name_or_path, folder)
     values = read_recipe(path, overrides=overrides)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(_explain(path, model, error)) from error
+        raise RecipeError(explain(path, model, error, overrides=overrides)) from error
 
 
 def find_recipe(name_or_path: str | Path, folder: RecipeFolder) -> Path:
@@ -92,7 +93,7 @@ def read_recipe(
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"The recipe {path} is not well-formed YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe {path} must be a mapping of fields to values.")
@@ -107,6 +108,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a field's name must be a word", key.start_mark
+                )
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(
@@ -121,11 +126,11 @@ class _Loader(yaml.SafeLoader):
 
 def _override(values: dict[str, Any], override: str) -> None:
     path, separator, text = override.partition("=")
-    if not separator or not path.strip("."):
+    if not separator or not all(path.split(".")):
         raise RecipeError(f"--set {override}: write it as a.b=c, such as --set reader.model=NAME")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(
             f"--set {override}: the value is not well-formed YAML: {error}"
         ) from error
@@ -153,48 +158,3 @@ def _list_index(place: list[Any], part: str, override: str) -> int:
             f"--set {override}: {part} is no place in a list of {len(place)}; count from 0"
         )
     return int(part)
-
-
-def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
-    lines = [f"The recipe {path} is wrong:"]
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "the top"
-        if problem["type"] == "extra_forbidden":
-            valid = _fields_at(model, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"valid are {', '.join(valid)}"
-            lines.append(f"  {place}: there is no such field; {hint}")
-        else:
-            lines.append(f"  {place}: {problem['msg']} (found {problem['input']!r})")
-    return "\n".join(lines)
-
-
-def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """The valid fields at a place of a model; union members are named by their kind."""
-    schema = model.model_json_schema(by_alias=False)
-    node = _resolve(schema, schema)
-    for part in place:
-        node = _step(schema, node, part)
-    options = node.get("oneOf") or node.get("anyOf") or [node]
-    return sorted({name for o in options for name in _resolve(schema, o).get("properties", {})})
-
-
-def _step(schema: dict[str, Any], node: dict[str, Any], part: int | str) -> dict[str, Any]:
-    if part in node.get("properties", {}):
-        return _resolve(schema, node["properties"][part])
-    if isinstance(part, int) and "items" in node:
-        return _resolve(schema, node["items"])
-    for option in (*node.get("oneOf", ()), *node.get("anyOf", ()), *node.get("allOf", ())):
-        found = _resolve(schema, option)
-        if found.get("properties", {}).get("kind", {}).get("const") == part:
-            return found
-        deeper = _step(schema, found, part)
-        if deeper:
-            return deeper
-    return {}
-
-
-def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
