@@ -167,6 +167,7 @@ def test_tsv_columns_follow_the_header_and_without_one_dprs_order(tmp_path: Path
     [
         ("p", ONE),
         ("p.txt", "\n\n" + ONE),
+        ("p.txt", "  " + ONE),
         ("p.txt", "id\ttext\ttitle\n1\tone\tA\n"),
         ("p.dat", gzip.compress(ONE.encode())),
         ("p.jsonl", b"\xef\xbb\xbf" + ONE.encode()),
