@@ -122,7 +122,9 @@ class CrossEncoderReranker:
 def _check_format(passage_format: str) -> None:
     try:
         fields = {name for _, name, _, _ in Formatter().parse(passage_format) if name is not None}
-    except ValueError as error:
+        if fields <= {"title", "text"}:
+            passage_format.format(title="", text="")
+    except (ValueError, LookupError) as error:
         raise InputError(
             f"The passage format {passage_format!r} cannot be read: {error}. Write it as "
             f"{PASSAGE_FORMAT!r}."
