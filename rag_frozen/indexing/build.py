@@ -22,6 +22,7 @@ from rag_frozen.artifacts import (
     fingerprint,
     load_manifest,
     name_folder,
+    storage_errors,
     write_artifact,
 )
 from rag_frozen.corpus import ArrowPassageStore, build_corpus, open_corpus
@@ -293,15 +294,16 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
     store = open_corpus(corpus.folder)
     report("dense index", 0, len(store))
     shards = name_folder(root, "index", name=name) / f"unfinished-{mark}"
-    count, ids = encode_corpus(
-        shards,
-        (passage for batch in store.iter_passages() for passage in batch),
-        encoder,
-        n_passages=len(store),
-        shard_size=recipe.dense.shard_size,
-        dtype=recipe.dense.dtype,
-        progress=lambda done: report("dense index", done, len(store)),
-    )
+    with storage_errors(shards):
+        count, ids = encode_corpus(
+            shards,
+            (passage for batch in store.iter_passages() for passage in batch),
+            encoder,
+            n_passages=len(store),
+            shard_size=recipe.dense.shard_size,
+            dtype=recipe.dense.dtype,
+            progress=lambda done: report("dense index", done, len(store)),
+        )
     model = ModelRecord(name=encoder.name, digest=encoder.digest)
     with write_artifact(
         target, kind="index", name=name, recipe=settings, inputs=inputs, models={"encoder": model}
