@@ -18,6 +18,7 @@ DEMO_QUESTIONS = (
     "who drew the border between india and pakistan",
     "Who was the last doge of Venice?",
 )
+_CHUNK = 64  # questions between two looks at the running score
 
 
 def run_demo(root: Path | None) -> None:
@@ -42,19 +43,11 @@ def run_demo(root: Path | None) -> None:
         if number == 0:
             console.print(f"  (first answer {time.monotonic() - began:.1f} s after the start)")
     console.print()
+    from rag_frozen.cli.evaluate import evaluate_with_progress
     from rag_frozen.evaluation.datasets import read_pocket_examples
-    from rag_frozen.evaluation.runner import evaluate
 
     data = read_pocket_examples()
     console.print(f"Evaluating all {len(data.examples)} embedded questions …")
-    running = {"exact match": 0.0}
-    with stages(lambda name: f"exact match {running['exact match']:.1f}") as report:
-
-        def told(progress) -> None:  # type: ignore[no-untyped-def]
-            running["exact match"] = progress.exact_match
-            report("questions", progress.done, progress.total)
-
-        result = evaluate(pipeline, data, progress=told)
-    print_result(result, console=console)
+    print_result(evaluate_with_progress(pipeline, data, chunk_size=_CHUNK), console=console)
     console.print(f"Done in {time.monotonic() - began:.0f} s. Ask your own question with:")
     console.print('  .venv/bin/rag-frozen ask "how tall is mount everest"')

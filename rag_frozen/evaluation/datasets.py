@@ -1,7 +1,8 @@
 """Read questions with answers: the embedded ones, local files, and hub data sets.
 
 Files: JSONL with ``question`` and ``answers`` (or ``answer``, as NQ-open writes it), and DPR's
-TSV (``question<TAB>['answer', ...]``), plain or gzipped.
+TSV (``question<TAB>['answer', ...]``, which DPR also names ``.csv``), plain or gzipped. Answers are
+read as data, never evaluated.
 """
 
 from __future__ import annotations
@@ -10,24 +11,42 @@ import ast
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rag_frozen.errors import DataFormatError, InputError, ModelMissingError
+from rag_frozen.errors import (
+    DataFormatError,
+    InputError,
+    MissingPackageError,
+    ModelMissingError,
+)
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.models.source import pocket_folder
-from rag_frozen.types import Question
+from rag_frozen.types import Passage, Question
 
 __all__ = ["read_examples", "read_hub_examples", "read_pocket_examples"]
 
+Row = Mapping[str, Any]  # Any: not checked yet
+
 _TAGS = ("style", "wording")
+_SHOWN = 80  # characters of a malformed line that a message shows
 
 
 def read_pocket_examples() -> ExampleSet:
     """Return the questions of the embedded encyclopedia, those without an answer among them."""
-    path = pocket_folder() / "encyclopedia" / "questions.jsonl"
-    return read_examples(path, name="pocket", allow_unanswerable=True)
+    folder = pocket_folder() / "encyclopedia"
+    data = read_examples(folder / "questions.jsonl", name="pocket", allow_unanswerable=True)
+    lines = (folder / "passages.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
+    passages = {row["id"]: Passage(row["id"], row["title"], row["text"]) for row in rows}
+    examples = tuple(
+        replace(example, gold_passage=passages.get(example.gold_passage_id or ""))
+        for example in data.examples
+    )
+    return replace(data, examples=examples)
 
 
 def read_examples(
@@ -35,8 +54,11 @@ def read_examples(
 ) -> ExampleSet:
     """Read a local file.
 
+    A JSONL row may have an ``id`` (its line number by default), ``gold`` or ``gold_passage_id`` (a
+    passage of the corpus), and ``title`` and ``text`` of the gold passage.
+
     Args:
-        path: ``.jsonl`` or ``.tsv``, also with ``.gz``.
+        path: ``.tsv`` or ``.csv`` for DPR's form, anything else is JSONL; gzip is recognised.
         name: of the data set; the file's by default.
         allow_unanswerable: accept rows whose list of answers is empty.
 
@@ -45,24 +67,14 @@ def read_examples(
         DataFormatError: for a malformed row, a missing answer or an id that stands twice; the
             message names file and line.
     """
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataFormatError(
-            f"{path} is not UTF-8: {error}. Convert it, then try again."
-        ) from error
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}. Name the file with --set data.path=…"
-        ) from error
-    tsv = path.name.removesuffix(".gz").endswith(".tsv")
+    data = _read_bytes(path)
+    text = _decode(path, data)
+    tsv = path.name.removesuffix(".gz").endswith((".tsv", ".csv"))
     rows = _tsv_rows(path, text) if tsv else _json_rows(path, text)
     examples: list[Example] = []
     seen: dict[str, int] = {}
     for line, row in rows:
-        example = _example(path, line, row, allow_unanswerable)
+        example = _example(f"{path}, line {line}", line, row, allow_unanswerable)
         if example.question.id in seen:
             raise DataFormatError(
                 f"{path}, line {line}: the id {example.question.id!r} stands in line "
@@ -80,69 +92,176 @@ def read_hub_examples(
 ) -> ExampleSet:
     """Read a data set of the hub with ``question`` and ``answer`` or ``answers``.
 
+    Its SHA-256 is of the questions and answers in order, so that it does not change with the form
+    in which the hub keeps them.
+
     Raises:
         ModelMissingError: when it is not at hand and the hub cannot be reached.
+        MissingPackageError: when the package ``datasets`` is not installed.
     """
-    import datasets
-
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingPackageError(
+            "Data sets of the hub need the package datasets: pip install datasets"
+        ) from error
     try:
         rows = datasets.load_dataset(name, config, split=split, revision=revision)
-    except (OSError, ValueError, ConnectionError) as error:
+    except (OSError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelMissingError(
-            f"The data set {name} cannot be loaded: {str(error).splitlines()[0]}. On a machine "
-            "without a network name a local file with: --set data.path=FILE"
+            f"The data set {name} (split {split}) cannot be loaded: {said}. On a machine without "
+            "a network name a local file with: --set data.path=FILE"
         ) from error
     digest = hashlib.sha256()
     examples = []
     for number, row in enumerate(rows):
-        example = _example(Path(name), number + 1, {"id": f"{split}:{number}", **row}, False)
+        where = f"the data set {name}, row {number}"
+        example = _example(where, number, {"id": f"{split}:{number}", **row}, False)
         digest.update(json.dumps([example.question.text, example.answers]).encode())
         examples.append(example)
     return ExampleSet(name, tuple(examples), digest.hexdigest())
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, written in enumerate(text.splitlines(), 1):
-        if not written.strip():
-            continue
+def _read_bytes(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}. Name a file of questions with --set data.path=FILE"
+        ) from error
+
+
+def _decode(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataFormatError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}: {error.reason}). "
+            "Convert the file, such as with: iconv -f LATIN1 -t UTF-8"
+        ) from error
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, with their numbers; only a line feed ends a line, as in JSONL."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(text):
         try:
-            row = json.loads(written)
-        except ValueError as error:
-            raise DataFormatError(f"{path}, line {line}: not JSON: {error}") from error
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataFormatError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise DataFormatError(f"{path}, line {line}: not a JSON object")
-        yield line, row
+            raise DataFormatError(f"{path}, line {number}: not a JSON object")
+        yield number, row
 
 
-def _tsv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, written in enumerate(text.splitlines(), 1):
-        if not written.strip():
-            continue
-        question, _, listed = written.partition("\t")
-        try:
-            answers = ast.literal_eval(listed)
-        except (ValueError, SyntaxError) as error:
+def _tsv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(text):
+        question, _, listed = line.partition("\t")
+        answers = _literal(_unquoted(listed))
+        if not isinstance(answers, list | tuple):
             raise DataFormatError(
-                f"{path}, line {line}: expected question<TAB>['answer', …], found {written[:80]!r}"
-            ) from error
-        yield line, {"question": question, "answers": answers}
+                f"{path}, line {number}: expected question<TAB>['answer', …], "
+                f"found {line[:_SHOWN]!r}"
+            )
+        yield number, {"question": _unquoted(question), "answers": list(answers)}
 
 
-def _example(path: Path, line: int, row: Mapping[str, Any], allow_unanswerable: bool) -> Example:
-    where = f"{path}, line {line}"
+def _unquoted(field: str) -> str:
+    """Undo the quotes of a CSV field, as DPR's files have them around answers with quotes in them.
+
+    >>> _unquoted('"[""O\\'Brien""]"')
+    '["O\\'Brien"]'
+    """
+    field = field.strip()
+    if len(field) > 1 and field[0] == field[-1] == '"':
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+def _literal(text: str) -> object:
+    """Read a list as JSON or Python writes it; None when it is neither.
+
+    JSON first: Python reads most of it too, but its escapes of surrogate pairs otherwise.
+    """
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value: object = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value
+    return None
+
+
+def _example(where: str, line: int, row: Row, allow_unanswerable: bool) -> Example:
     question = row.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise DataFormatError(f"{where}: no question (fields: {', '.join(sorted(row))})")
-    answers = row.get("answers", row.get("answer"))
-    listed: Iterable[Any] = [answers] if isinstance(answers, str) else answers or []
-    kept = tuple(str(answer) for answer in listed if str(answer).strip())
-    if not kept and not (allow_unanswerable and isinstance(answers, list)):
-        raise DataFormatError(f"{where}: the question has no answer (field answers or answer)")
-    gold = row.get("gold", row.get("gold_passage_id"))
-    tags = tuple((tag, str(row[tag])) for tag in _TAGS if tag in row)
+        raise DataFormatError(f"{where}: no question (fields: {', '.join(map(str, sorted(row)))})")
+    gold = _first(row, "gold", "gold_passage_id")
+    question_id = _id(where, _first(row, "id"), line)
     return Example(
-        Question(str(row.get("id", line)), question),
-        kept,
+        Question(question_id, _whole(where, question)),
+        _answers(where, _first(row, "answers", "answer"), allow_unanswerable),
         None if gold is None else str(gold),
-        tags,
+        tuple((tag, str(row[tag])) for tag in _TAGS if row.get(tag) is not None),
+        _gold_passage(row, question_id if gold is None else str(gold)),
     )
+
+
+def _first(row: Row, *fields: str) -> Any:  # Any: not checked yet
+    return next((row[field] for field in fields if row.get(field) is not None), None)
+
+
+def _id(where: str, value: object, line: int) -> str:
+    if value is None:
+        return str(line)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataFormatError(f"{where}: the id {value!r} is neither text nor a whole number")
+    written = _whole(where, str(value))
+    if written.split() != [written]:
+        raise DataFormatError(
+            f"{where}: the id {written!r} is empty or holds white space, which a stored run "
+            "(TREC's form) cannot hold"
+        )
+    return written
+
+
+def _answers(where: str, value: object, allow_unanswerable: bool) -> tuple[str, ...]:
+    listed: Iterable[object] = value if isinstance(value, list | tuple) else [value]
+    if value is None:
+        listed = ()
+    kept = []
+    for answer in listed:
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            raise DataFormatError(f"{where}: the answer {answer!r} is neither text nor a number")
+        if str(answer).strip():
+            kept.append(_whole(where, str(answer)))
+    if not kept and not (allow_unanswerable and value == []):
+        raise DataFormatError(
+            f"{where}: the question has no answer (field answers or answer). For questions that "
+            "the corpus cannot answer write answers: [] and --set data.unanswerable=true"
+        )
+    return tuple(kept)
+
+
+def _whole(where: str, text: str) -> str:
+    """Refuse half a surrogate pair, which JSON can write and no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataFormatError(f"{where}: {text[:_SHOWN]!a} is no valid Unicode text") from error
+    return text
+
+
+def _gold_passage(row: Row, passage_id: str) -> Passage | None:
+    title, text = row.get("title"), row.get("text")
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return Passage(passage_id, title if isinstance(title, str) else "", text)

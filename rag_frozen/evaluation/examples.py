@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rag_frozen.types import Question
+from rag_frozen.types import Passage, Question
 
 __all__ = ["Example", "ExampleSet"]
 
@@ -13,13 +13,16 @@ __all__ = ["Example", "ExampleSet"]
 class Example:
     """A question and the answers that count; none for a question that the corpus cannot answer.
 
-    ``tags`` are (name, value) pairs by which results are broken down.
+    ``gold_passage_id`` names a passage of the corpus that answers it; ``tags`` are (name, value)
+    pairs by which results are broken down; ``gold_passage`` is the answering passage itself, where
+    the data carry its text.
     """
 
     question: Question
     answers: tuple[str, ...]
     gold_passage_id: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    gold_passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +32,13 @@ class ExampleSet:
     name: str
     examples: tuple[Example, ...]
     sha256: str
+
+    def first(self, n: int) -> ExampleSet:
+        """Return the first ``n`` examples, under a name that says so; all of them as they are.
+
+        >>> ExampleSet("nq", (Example(Question("1", "who"), ("he",)),) * 3, "00").first(2).name
+        'nq-first-2'
+        """
+        if n >= len(self.examples):
+            return self
+        return replace(self, name=f"{self.name}-first-{n}", examples=self.examples[:n])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rag_frozen.errors import RecipeError
 from rag_frozen.evaluation.datasets import read_examples, read_hub_examples, read_pocket_examples
 from rag_frozen.evaluation.examples import ExampleSet
@@ -11,20 +13,27 @@ __all__ = ["load_examples"]
 
 
 def load_examples(recipe: EvalRecipe) -> ExampleSet:
-    """Read the recipe's data set.
+    """Read the recipe's data set, under the recipe's name, cut to its limit.
 
     Raises:
         RecipeError: when a file is to be named and is not.
         InputError, DataFormatError, ModelMissingError: when it cannot be read.
     """
+    data = replace(_all_examples(recipe), name=recipe.name)
+    return data if recipe.limit is None else data.first(recipe.limit)
+
+
+def _all_examples(recipe: EvalRecipe) -> ExampleSet:
     match recipe.data:
         case FileData(path=None):
             raise RecipeError(
                 f"The evaluation {recipe.name} reads a local file. Name it with: "
                 "--set data.path=FILE"
             )
-        case FileData(path=path) | HubQuestions(path=path) if path is not None:
-            return read_examples(path, name=recipe.name)
+        case FileData(path=path, unanswerable=unanswerable) if path is not None:
+            return read_examples(path, allow_unanswerable=unanswerable)
+        case HubQuestions(path=path) if path is not None:
+            return read_examples(path)
         case HubQuestions() as hub:
             return read_hub_examples(
                 hub.name, config=hub.config, split=hub.split, revision=hub.revision

@@ -4,9 +4,14 @@
 2016): lower case, ASCII punctuation removed, the words *a*, *an*, *the* removed, white space
 folded, in this order; the best over the gold answers counts.
 
-``dpr-has-answer/1`` follows the rule of DPR's evaluation (Karpukhin et al. 2020, its
+``dpr-answer-recall/1`` follows the rule of DPR's evaluation (Karpukhin et al. 2020, its
 SimpleTokenizer): a passage answers when the tokens of an answer stand in it in a row, without case.
-Answer-recall@k is the share of questions with such a passage among the first k.
+Answer-recall@k is the share of questions with such a passage among the first k. Titles are not
+looked at. It differs from DPR's in one point: an answer without any token is in no passage (there
+it is in every one).
+
+``substring-answer-recall/1`` asks less: the normalised answer is a substring of the normalised
+passage, within a word too. Numbers of the two must not be compared; each carries its version.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "METRIC_VERSIONS",
+    "contains_answer",
     "dpr_tokens",
     "exact_match",
     "f1",
@@ -29,7 +35,8 @@ __all__ = [
 METRIC_VERSIONS = {
     "exact_match": "squad-exact-match/1",
     "f1": "squad-f1/1",
-    "answer_recall": "dpr-has-answer/1",
+    "answer_recall": "dpr-answer-recall/1",
+    "substring_recall": "substring-answer-recall/1",
 }
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -98,13 +105,26 @@ def dpr_tokens(text: str) -> list[str]:
 
 
 def has_answer(text: str, answers: Sequence[str]) -> bool:
-    """True when an answer's tokens stand in a row among the text's (``dpr-has-answer/1``).
+    """True when an answer's tokens stand in a row among the text's (``dpr-answer-recall/1``).
 
     >>> has_answer("He was born in New  York.", ["new york"]), has_answer("Yorkshire", ["York"])
     (True, False)
     """
     tokens = dpr_tokens(text)
     return any(_stands_in(dpr_tokens(answer), tokens) for answer in answers)
+
+
+def contains_answer(text: str, answers: Sequence[str]) -> bool:
+    """True when a normalised answer is a substring of the normalised text.
+
+    This is ``substring-answer-recall/1``; an answer of which nothing is left is in no text.
+
+    >>> contains_answer("Yorkshire", ["York"]), contains_answer("The end", ["the"])
+    (True, False)
+    """
+    normalized = normalize_answer(text)
+    wanted = [normalize_answer(answer) for answer in answers]
+    return any(answer and answer in normalized for answer in wanted)
 
 
 def _stands_in(wanted: Sequence[str], tokens: Sequence[str]) -> bool:

@@ -1,31 +1,36 @@
-"""Run a pipeline over a data set, in chunks, and score its answers."""
+"""Run a pipeline over a data set, in chunks, and score its answers.
+
+Knows pipelines and metrics; nothing about files (``rag_frozen.evaluation.runs`` stores a result).
+"""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rag_frozen.artifacts import fingerprint, name_folder, write_artifact
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.metrics import METRIC_VERSIONS, exact_match, f1, has_answer
 from rag_frozen.evaluation.statistics import bootstrap_interval
-from rag_frozen.pipeline import Pipeline
-from rag_frozen.retrieval.replay import write_trec_run
+from rag_frozen.pipeline import Pipeline, as_questions
 from rag_frozen.types import Answer
 
-__all__ = ["DEPTHS", "EvalProgress", "EvalResult", "ScoredAnswer", "evaluate", "save_run"]
+__all__ = ["DEPTHS", "EvalProgress", "EvalResult", "ScoredAnswer", "evaluate"]
 
 DEPTHS = (1, 5, 20, 100)
 """The k of answer-recall@k."""
+_REPORTED = ("exact_match", "f1", "answer_recall")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """An answer with its scores; ``first_answering`` is the rank (from 1) of the first hit that
-    holds an answer, None where none does; ``in_prompt`` whether a packed passage holds one."""
+    """An answer with its scores.
+
+    ``first_answering`` is the rank (from 1) of the first hit that holds an answer, None where none
+    does; ``in_prompt`` whether a packed passage holds one (a passage of which only the beginning
+    fitted counts whole); ``gold_in_prompt`` whether the gold passage is packed, None where the
+    data name none.
+    """
 
     example: Example
     answer: Answer
@@ -33,6 +38,7 @@ class ScoredAnswer:
     f1: float
     first_answering: int | None
     in_prompt: bool
+    gold_in_prompt: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,10 @@ class EvalProgress:
 class EvalResult:
     """Scores in percent. Questions without an answer are counted apart and in no score.
 
-    ``groups`` holds the same for each value of each tag; ``seconds`` the time a question by stage;
-    ``recall`` answer-recall@k for the depths that the ranking reaches.
+    ``groups`` holds questions, exact match and F1 for each value of each tag; ``seconds`` the time
+    a question by stage; ``recall`` answer-recall@k for the depths that the ranking reaches;
+    ``gold_in_prompt`` is over the questions whose data name a gold passage, None without any.
+    The interval is (nan, nan) where no question has an answer.
     """
 
     data: str
@@ -61,6 +69,7 @@ class EvalResult:
     f1: float
     recall: Mapping[int, float]
     in_prompt: float
+    gold_in_prompt: float | None
     groups: Mapping[str, tuple[int, float, float]]
     unanswerable: int
     mean_confidence: float
@@ -68,18 +77,28 @@ class EvalResult:
     seconds: Mapping[str, float]
     scored: tuple[ScoredAnswer, ...]
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores by the names that evaluation recipes use, in percent."""
+        gold = {} if self.gold_in_prompt is None else {"gold_in_prompt": self.gold_in_prompt}
+        return {
+            "exact_match": self.exact_match,
+            "f1": self.f1,
+            **{f"answer_recall@{k}": value for k, value in self.recall.items()},
+            "answer_in_prompt": self.in_prompt,
+            **gold,
+        }
+
     def to_json(self) -> dict[str, object]:
         """The scores as plain JSON values, without the answers."""
+        interval = [round(end, 4) for end in self.exact_match_interval] if self.questions else None
         return {
             "data": self.data,
             "data_sha256": self.data_sha256,
             "pipeline": self.pipeline,
             "questions": self.questions,
-            "exact_match": round(self.exact_match, 4),
-            "exact_match_interval": [round(x, 4) for x in self.exact_match_interval],
-            "f1": round(self.f1, 4),
-            **{f"answer_recall@{k}": round(value, 4) for k, value in self.recall.items()},
-            "answer_in_prompt": round(self.in_prompt, 4),
+            **{name: round(value, 4) for name, value in self.metrics.items()},
+            "exact_match_interval": interval,
             "groups": {
                 name: {"questions": n, "exact_match": round(em, 4), "f1": round(score, 4)}
                 for name, (n, em, score) in self.groups.items()
@@ -87,7 +106,7 @@ class EvalResult:
             "unanswerable": self.unanswerable,
             "mean_confidence": round(self.mean_confidence, 4),
             "mean_confidence_unanswerable": round(self.mean_confidence_unanswerable, 4),
-            "metric_versions": METRIC_VERSIONS,
+            "metric_versions": {name: METRIC_VERSIONS[name] for name in _REPORTED},
         }
 
 
@@ -105,7 +124,11 @@ def evaluate(
         data: questions with answers.
         chunk_size: questions a batch.
         progress: is told after each chunk.
+
+    Raises:
+        InputError: when a question cannot be asked; before any is answered.
     """
+    as_questions([example.question for example in data.examples])
     scored: list[ScoredAnswer] = []
     for start in range(0, len(data.examples), chunk_size):
         chunk = data.examples[start : start + chunk_size]
@@ -117,29 +140,6 @@ def evaluate(
     return _summary(pipeline, data, scored)
 
 
-def save_run(result: EvalResult, pipeline: Pipeline, root: Path | None) -> Path:
-    """Write a run: predictions.jsonl, metrics.json, timings.json, run.trec; return its folder."""
-    inputs = {"data": result.data_sha256, **pipeline.artifacts}
-    mark = fingerprint(pipeline.recipe, inputs)
-    name = f"{pipeline.name}-{result.data}"
-    target = name_folder(root, "run", name=name) / mark
-    with write_artifact(
-        target, kind="run", name=name, recipe=pipeline.recipe, inputs=inputs
-    ) as draft:
-        lines = [json.dumps(_row(row), ensure_ascii=False) + "\n" for row in result.scored]
-        (draft / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
-        metrics = json.dumps(result.to_json(), indent=2) + "\n"
-        (draft / "metrics.json").write_text(metrics, encoding="utf-8")
-        (draft / "timings.json").write_text(json.dumps(dict(result.seconds)) + "\n")
-        write_trec_run(
-            draft / "run.trec",
-            [(row.example.question.id, row.answer.hits) for row in result.scored],
-            tag=pipeline.name,
-        )
-        draft.counts["questions"] = result.questions
-    return target
-
-
 def _score(pipeline: Pipeline, example: Example, answer: Answer) -> ScoredAnswer:
     ids = [hit.passage_id for hit in answer.hits[: max(DEPTHS)]]
     first = None
@@ -147,6 +147,8 @@ def _score(pipeline: Pipeline, example: Example, answer: Answer) -> ScoredAnswer
         passages = pipeline.store.get(ids) if ids else []
         answering = (n for n, p in enumerate(passages, 1) if has_answer(p.text, example.answers))
         first = next(answering, None)
+    packed = {evidence.passage.id for evidence in answer.evidence}
+    gold = example.gold_passage_id
     return ScoredAnswer(
         example=example,
         answer=answer,
@@ -154,6 +156,7 @@ def _score(pipeline: Pipeline, example: Example, answer: Answer) -> ScoredAnswer
         f1=f1(answer.text, example.answers),
         first_answering=first,
         in_prompt=any(has_answer(e.passage.text, example.answers) for e in answer.evidence),
+        gold_in_prompt=None if gold is None else gold in packed,
     )
 
 
@@ -165,6 +168,7 @@ def _summary(pipeline: Pipeline, data: ExampleSet, scored: Sequence[ScoredAnswer
     for row in rows:
         for tag, value in row.example.tags:
             groups[f"{tag}: {value}"].append(row)
+    golds = [row.gold_in_prompt for row in rows if row.gold_in_prompt is not None]
     deepest = max((len(row.answer.hits) for row in rows), default=0)
     seconds: dict[str, float] = defaultdict(float)
     for row in scored:
@@ -186,6 +190,7 @@ def _summary(pipeline: Pipeline, data: ExampleSet, scored: Sequence[ScoredAnswer
             if k <= deepest
         },
         in_prompt=_percent(row.in_prompt for row in rows),
+        gold_in_prompt=_percent(golds) if golds else None,
         groups={
             name: (len(of), _percent(r.exact_match for r in of), _percent(r.f1 for r in of))
             for name, of in sorted(groups.items())
@@ -201,17 +206,3 @@ def _summary(pipeline: Pipeline, data: ExampleSet, scored: Sequence[ScoredAnswer
 def _percent(values: Iterable[float]) -> float:
     listed = [float(value) for value in values]
     return 100 * sum(listed) / len(listed) if listed else 0.0
-
-
-def _row(row: ScoredAnswer) -> dict[str, object]:
-    return {
-        "id": row.example.question.id,
-        "question": row.example.question.text,
-        "answers": list(row.example.answers),
-        "prediction": row.answer.text,
-        "confidence": round(row.answer.confidence, 6),
-        "exact_match": row.exact_match,
-        "f1": round(row.f1, 6),
-        "first_answering": row.first_answering,
-        "packed": [evidence.passage.id for evidence in row.answer.evidence],
-    }

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rag_frozen.errors import InputError
+
 __all__ = ["bootstrap_interval", "mcnemar_p", "paired_bootstrap"]
 
 
@@ -19,7 +21,7 @@ def bootstrap_interval(
     >>> bootstrap_interval([1.0, 1.0])
     (1.0, 1.0)
     """
-    if not values:
+    if len(values) == 0:
         return math.nan, math.nan
     drawn = _resampled_means(np.asarray(values, dtype=np.float64), samples, seed)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
@@ -29,25 +31,46 @@ def bootstrap_interval(
 def paired_bootstrap(
     ours: Sequence[float], theirs: Sequence[float], *, samples: int = 2_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean difference ours - theirs over the same questions, with its 95 % interval."""
+    """Mean difference ours - theirs over the same questions, with its 95 % interval.
+
+    Raises:
+        InputError: when the two are not of one length, which cannot be the same questions.
+
+    >>> paired_bootstrap([1.0, 1.0], [0.0, 0.0])
+    (1.0, 1.0, 1.0)
+    """
+    _check_paired(ours, theirs)
     difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     low, high = bootstrap_interval(difference.tolist(), samples=samples, seed=seed)
-    return float(difference.mean()), low, high
+    mean = float(difference.mean()) if len(difference) else math.nan
+    return mean, low, high
 
 
 def mcnemar_p(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     """Exact two-sided McNemar test: how likely so uneven a split of the disagreements is by chance.
+
+    Raises:
+        InputError: when the two are not of one length, which cannot be the same questions.
 
     >>> mcnemar_p([True] * 5, [False] * 5)
     0.0625
     >>> mcnemar_p([True], [True])
     1.0
     """
+    _check_paired(ours, theirs)
     only_ours = sum(a and not b for a, b in zip(ours, theirs, strict=True))
     only_theirs = sum(b and not a for a, b in zip(ours, theirs, strict=True))
     n = only_ours + only_theirs
     tail = sum(math.comb(n, k) for k in range(min(only_ours, only_theirs) + 1))
     return min(1.0, float(2 * tail / 2**n))
+
+
+def _check_paired(ours: Sequence[float], theirs: Sequence[float]) -> None:
+    if len(ours) != len(theirs):
+        raise InputError(
+            f"A paired test compares the same questions: {len(ours):,} scores were given and "
+            f"{len(theirs):,} to compare with. Evaluate both over one data set."
+        )
 
 
 def _resampled_means(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:

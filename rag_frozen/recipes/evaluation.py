@@ -1,13 +1,32 @@
-"""Recipes of evaluations (``eval/*.yaml``): what to measure."""
+"""Recipes of evaluations (``eval/*.yaml``): what to measure, and what is expected of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["EvalRecipe", "ExpectedScores", "FileData", "HubQuestions", "PocketQuestions"]
+__all__ = [
+    "EvalRecipe",
+    "FileData",
+    "HubQuestions",
+    "MetricName",
+    "MetricSettings",
+    "PocketQuestions",
+]
+
+MetricName = Literal[
+    "exact_match",
+    "f1",
+    "answer_recall@1",
+    "answer_recall@5",
+    "answer_recall@20",
+    "answer_recall@100",
+    "answer_in_prompt",
+    "gold_in_prompt",
+]
 
 
 class _Frozen(BaseModel):
@@ -21,10 +40,15 @@ class PocketQuestions(_Frozen):
 
 
 class FileData(_Frozen):
-    """A local file of questions with answers; named with ``--set data.path=FILE``."""
+    """A local file of questions with answers; named with ``--set data.path=FILE``.
+
+    ``unanswerable`` takes rows whose list of answers is empty as questions that the corpus cannot
+    answer; without it they are an error.
+    """
 
     kind: Literal["file"]
     path: Path | None = None
+    unanswerable: bool = False
 
 
 class HubQuestions(_Frozen):
@@ -38,21 +62,30 @@ class HubQuestions(_Frozen):
     path: Path | None = None
 
 
-class ExpectedScores(_Frozen):
-    """Scores of a run that was made, in percent; none where it was not made yet."""
+class MetricSettings(_Frozen):
+    """One metric, in percent.
 
-    exact_match: float | None = None
-    f1: float | None = None
+    ``expected`` is the score of a run that was made, None where none was made yet; a run passes
+    ``--check`` when it is within ``tolerance`` points of it. ``published`` are others' scores.
+    """
+
+    expected: float | None = Field(None, ge=0, le=100)
     tolerance: float = Field(0.5, ge=0)
+    published: Mapping[str, float] = {}
 
 
 class EvalRecipe(_Frozen):
-    """A data set, a pipeline, and what is expected. ``published`` names scores of papers."""
+    """A data set, a pipeline, and what is expected.
+
+    ``limit`` takes the first so many questions. ``passages: gold`` gives the reader each question's
+    gold passage in place of what would be retrieved: the bound that the reader sets.
+    """
 
     kind: Literal["eval"]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
     pipeline: str
     data: Annotated[PocketQuestions | FileData | HubQuestions, Field(discriminator="kind")]
+    passages: Literal["retrieved", "gold"] = "retrieved"
+    limit: int | None = Field(None, ge=1)
     chunk_size: int = Field(64, ge=1)
-    expected: ExpectedScores = ExpectedScores()
-    published: dict[str, float] = {}
+    metrics: Mapping[MetricName, MetricSettings] = {}

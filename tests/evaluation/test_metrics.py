@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_frozen.evaluation.metrics import exact_match, f1, has_answer, normalize_answer
+from rag_frozen.evaluation.metrics import (
+    METRIC_VERSIONS,
+    contains_answer,
+    dpr_tokens,
+    exact_match,
+    f1,
+    has_answer,
+    normalize_answer,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +70,15 @@ def test_f1_follows_the_squad_scorer(prediction, answers, expected):
         ("anything", [""], False),
         ("", ["x"], False),
         ("O'Brien's book", ["O'Brien"], True),
+        ("the U. S. Army", ["U.S."], True),  # white space between tokens does not count
+        ("in 1895", ["95"], False),
+        ("x² + y²", ["x²"], True),  # ² is a number, \\p{N}
+        ("नमस्ते दुनिया", ["दुनिया"], True),
+        ("東京都", ["東京"], False),  # letters without spaces are one token
+        ("a\u200bb", ["a b"], True),  # a format character parts tokens and is none
+        ("new york", ["boston", "New York"], True),
+        ("york new", ["new york"], False),
+        ("x", [], False),
     ],
 )
 def test_has_answer_follows_dprs_token_spans(text, answers, expected):
@@ -73,3 +92,41 @@ def test_exact_match_ignores_case_articles_and_white_space(text):
     assert exact_match(f"the  {text}", [text])
     assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
     assert 0 <= f1(text, [text, "other"]) <= 1
+
+
+def test_tokens_are_those_of_dprs_pattern():
+    regex = pytest.importorskip("regex")
+    pattern = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]", regex.UNICODE)
+
+    @given(st.text(st.characters(exclude_categories=["Cn", "Cs", "Co"]), max_size=60))
+    def same(text: str) -> None:
+        expected = [token.lower() for token in pattern.findall(unicodedata.normalize("NFD", text))]
+        assert dpr_tokens(text) == expected
+
+    same()
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_a_passage_holds_the_answer_that_was_put_between_spaces(before, answer, after):
+    assert has_answer(f"{before} {answer} {after}", [answer]) == bool(dpr_tokens(answer))
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "expected"),
+    [
+        ("Yorkshire pudding", ["York"], True),
+        ("It is the U.S.", ["us"], True),
+        ("The end", ["the"], False),
+        ("anything", ["", "!"], False),
+        ("", ["x"], False),
+        ("a  big\ndog", ["big dog"], True),
+        ("x", [], False),
+    ],
+)
+def test_substring_recall_looks_within_words(text, answers, expected):
+    assert contains_answer(text, answers) is expected
+
+
+def test_every_metric_has_a_version():
+    assert all(version.endswith("/1") for version in METRIC_VERSIONS.values())
+    assert len(set(METRIC_VERSIONS.values())) == len(METRIC_VERSIONS)

@@ -1,0 +1,135 @@
+"""``rag-frozen index`` and ``rag-frozen corpus``: build, check and plan.
+
+Heavy imports stand inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag_frozen.cli.options import EXIT_CODES, Json, Overrides, Root
+
+__all__ = ["corpus_app", "index_app"]
+
+index_app = typer.Typer(help="Build, check and plan indexes.", no_args_is_help=True)
+corpus_app = typer.Typer(help="Build a corpus from files of passages.", no_args_is_help=True)
+
+
+@index_app.command("build", epilog=EXIT_CODES)
+def index_build(
+    recipe: Annotated[str, typer.Argument(help="Name or path of an index recipe.")],
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Build a corpus and its indexes; what is finished is not built twice.
+
+    Example: rag-frozen index build pocket
+    """
+    from rag_frozen.build import build_index
+    from rag_frozen.cli.display import built_json, print_built
+    from rag_frozen.cli.progress import stages
+
+    with stages() as report:
+        built = build_index(recipe, root=root, overrides=overrides or (), report=report)
+    if as_json:
+        print(json.dumps(built_json(built)))
+    else:
+        print_built(built)
+
+
+@index_app.command("verify", epilog=EXIT_CODES)
+def index_verify(
+    recipe: Annotated[str, typer.Argument(help="Name or path of an index recipe.")],
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Hash every file of a recipe's artifacts and check that they belong together.
+
+    Example: rag-frozen index verify pocket
+    """
+    from rag_frozen.artifacts import verify
+    from rag_frozen.cli.display import built_json
+    from rag_frozen.cli.progress import stages
+    from rag_frozen.indexing.build import check_agreement, index_parts
+    from rag_frozen.recipes.index import IndexRecipe
+    from rag_frozen.recipes.loading import load_recipe
+
+    settings = load_recipe(recipe, IndexRecipe, folder="indexes", overrides=overrides or ())
+    built = index_parts(settings, root=root)
+    with stages() as report:
+        for part in built.parts:
+            verify(part.folder, progress=partial(report, part.role))
+            check_agreement(built, part)
+    if as_json:
+        print(json.dumps(built_json(built)))
+        return
+    for part in built.parts:
+        print(f"{part.role}: {part.n_passages:,} passages, whole and unchanged: {part.folder}")
+
+
+@index_app.command("plan", epilog=EXIT_CODES)
+def index_plan(
+    recipe: Annotated[str, typer.Argument(help="Name or path of an index recipe.")],
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate passages, disk and time of a build on this machine, from a sample.
+
+    Example: rag-frozen index plan pocket
+    """
+    from rag_frozen.cli.display import print_plan
+    from rag_frozen.indexing.plan import plan_index
+    from rag_frozen.recipes.index import IndexRecipe
+    from rag_frozen.recipes.loading import load_recipe
+
+    settings = load_recipe(recipe, IndexRecipe, folder="indexes", overrides=overrides or ())
+    plan = plan_index(settings, root=root)
+    if as_json:
+        print(json.dumps(plan.to_json()))
+    else:
+        print_plan(plan)
+
+
+@corpus_app.command("build", epilog=EXIT_CODES)
+def corpus_build(
+    files: Annotated[list[Path], typer.Argument(help="JSONL or DPR TSV files, or folders.")],
+    name: Annotated[str, typer.Option(help="Name of the corpus.")] = "corpus",
+    chunk_words: Annotated[
+        int | None, typer.Option(min=10, help="Cut documents into passages of so many words.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first malformed row.")] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Build a corpus store from files of passages.
+
+    Example: rag-frozen corpus build psgs_w100.tsv.gz --name wiki --root DIR
+    """
+    from rag_frozen.cli.display import corpus_json
+    from rag_frozen.cli.progress import stages
+    from rag_frozen.corpus import build_corpus
+
+    with stages() as report:
+        built = build_corpus(
+            [str(file) for file in files],
+            root,
+            name=name,
+            chunk_words=chunk_words,
+            strict=strict,
+            progress=partial(report, "corpus"),
+        )
+    if as_json:
+        print(json.dumps(corpus_json(built)))
+    else:
+        print(f"{built.report.summary()}: {built.folder}")
+    for problem in built.report.problems[:5]:
+        print(f"  left out: {problem}", file=sys.stderr)

@@ -1,0 +1,67 @@
+"""The scores of an evaluation as a table: for terminals (rich) and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from rag_frozen.evaluation.runner import EvalResult
+
+__all__ = ["footnotes", "markdown_report", "score_table"]
+
+_COLUMNS = ("questions", "n", "exact match", "F1")
+
+
+def score_table(result: EvalResult) -> Table:
+    """A table of all questions with an answer and of each group."""
+    table = Table(title=Text(_title(result)))
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == _COLUMNS[0] else "right")
+    for number, row in enumerate(_rows(result)):
+        table.add_row(*(Text(cell, style="" if number else "bold") for cell in row))
+    return table
+
+
+def markdown_report(result: EvalResult) -> str:
+    """The same table and its footnotes as Markdown."""
+    lines = [f"# {_title(result)}", "", _line(_COLUMNS), "|---|--:|--:|--:|"]
+    lines += [_line(row) for row in _rows(result)]
+    lines += [f"\n{note}" for note in footnotes(result)]
+    return "\n".join(lines) + "\n"
+
+
+def footnotes(result: EvalResult) -> list[str]:
+    """What stands below the table: recall, questions without an answer, time."""
+    notes = []
+    recall = "  ".join(f"@{k} {value:.1f}" for k, value in result.recall.items())
+    if recall:
+        prompt = f"answer in the prompt {result.in_prompt:.1f}"
+        if result.gold_in_prompt is not None:
+            prompt += f", gold passage {result.gold_in_prompt:.1f}"
+        notes.append(f"answer-recall {recall}; {prompt}")
+    if result.unanswerable:
+        notes.append(
+            f"mean confidence {result.mean_confidence:.2f}; on the {result.unanswerable} questions "
+            f"without an answer in the corpus {result.mean_confidence_unanswerable:.2f}"
+        )
+    stages = "  ".join(f"{stage} {1000 * spent:.1f}" for stage, spent in result.seconds.items())
+    notes.append(f"milliseconds a question: {stages}")
+    return notes
+
+
+def _title(result: EvalResult) -> str:
+    return f"{result.pipeline} on {result.data}"
+
+
+def _rows(result: EvalResult) -> Iterator[tuple[str, str, str, str]]:
+    low, high = result.exact_match_interval
+    exact = f"{result.exact_match:.1f}  [{low:.1f}, {high:.1f}]" if result.questions else "-"
+    yield "all with an answer", str(result.questions), exact, f"{result.f1:.1f}"
+    for name, (count, matched, score) in result.groups.items():
+        yield name, str(count), f"{matched:.1f}", f"{score:.1f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

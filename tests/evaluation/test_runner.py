@@ -1,0 +1,112 @@
+"""Scores are what was answered; questions without an answer count in none."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from rag_frozen.errors import InputError
+from rag_frozen.evaluation.examples import Example, ExampleSet
+from rag_frozen.evaluation.gold import with_gold_passages
+from rag_frozen.evaluation.runner import evaluate
+from rag_frozen.evaluation.table import footnotes, markdown_report, score_table
+from rag_frozen.pipeline import NoPassages, NoRetrieval
+from rag_frozen.types import Passage, Question
+from tests.evaluation import data
+from tests.test_pipeline import pipeline
+
+
+def test_scores_count_answerable_questions_only():
+    told = []
+    result = evaluate(pipeline(), data(), chunk_size=2, progress=told.append)
+    assert (result.questions, result.unanswerable) == (2, 1)
+    assert (result.exact_match, result.f1) == (50.0, 50.0)
+    assert result.recall == {1: 50.0}  # the ranking ends before a fifth hit
+    assert result.in_prompt == 100.0
+    assert result.gold_in_prompt == 50.0
+    assert result.groups == {"style: search": (1, 100.0, 100.0), "style: sentence": (1, 0.0, 0.0)}
+    assert [(p.done, p.total, p.exact_match) for p in told] == [(2, 3, 50.0), (3, 3, 50.0)]
+    assert result.mean_confidence == pytest.approx(math.exp(-0.5))
+    assert set(result.seconds) == {"retrieve", "fetch", "rerank", "pack", "read"}
+
+
+def test_the_size_of_the_chunks_changes_no_score():
+    results = [evaluate(pipeline(), data(), chunk_size=size).to_json() for size in (1, 2, 64)]
+    assert results[0] == results[1] == results[2]
+
+
+def test_questions_without_an_answer_alone_give_no_number_that_json_lacks():
+    unanswerable = replace(data(), examples=data().examples[2:])
+    result = evaluate(pipeline(), unanswerable)
+    values = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert (values["questions"], values["unanswerable"]) == (0, 1)
+    assert values["exact_match_interval"] is None
+    assert "| all with an answer | 0 | - |" in markdown_report(result)
+
+
+def test_closed_book_has_no_recall():
+    result = evaluate(pipeline(retriever=NoRetrieval(), store=NoPassages()), data())
+    assert (result.recall, result.in_prompt) == ({}, 0.0)
+
+
+def test_a_question_that_cannot_be_asked_is_told_before_any_is_answered():
+    told = []
+    wrong = Example(Question("4", "why " * 2_000), ("x",))
+    with pytest.raises(InputError, match="2,000 words"):
+        evaluate(
+            pipeline(),
+            replace(data(), examples=(*data().examples, wrong)),
+            chunk_size=1,
+            progress=told.append,
+        )
+    assert told == []
+
+
+def test_metrics_carry_their_versions():
+    versions = evaluate(pipeline(), data()).to_json()["metric_versions"]
+    assert versions == {
+        "exact_match": "squad-exact-match/1",
+        "f1": "squad-f1/1",
+        "answer_recall": "dpr-answer-recall/1",
+    }
+
+
+def test_the_reader_alone_is_given_each_questions_gold_passage():
+    examples = tuple(
+        replace(one, gold_passage=Passage("any", "Title", f"{one.answers[0]} it is."))
+        if one.answers
+        else one
+        for one in data().examples
+    )
+    given, answerable = with_gold_passages(pipeline(), replace(data(), examples=examples))
+    result = evaluate(given, answerable)
+    assert (result.questions, result.unanswerable, result.exact_match) == (2, 0, 100.0)
+    assert (result.recall, result.gold_in_prompt) == ({1: 100.0}, 100.0)
+    assert [len(row.answer.evidence) for row in result.scored] == [1, 1]
+
+
+def test_a_question_without_a_gold_passage_is_named():
+    with pytest.raises(InputError, match=r"'1' of tiny has no gold passage.*title and text"):
+        with_gold_passages(pipeline(), data())
+
+
+def test_the_table_shows_all_questions_and_each_group():
+    result = evaluate(pipeline(), data())
+    table = score_table(result)
+    names = [str(cell) for cell in table.columns[0].cells]
+    assert names == ["all with an answer", "style: search", "style: sentence"]
+    assert str(next(iter(table.columns[2].cells))).startswith("50.0  [")
+    markdown = markdown_report(result)
+    assert "| style: search | 1 | 100.0 | 100.0 |" in markdown
+    assert all(note in markdown for note in footnotes(result))
+    assert "on the 1 questions without an answer" in markdown
+
+
+def test_a_tag_of_a_file_cannot_break_the_table():
+    odd = replace(data().examples[0], tags=(("style", "[/x] | [bold]"),))
+    result = evaluate(pipeline(), ExampleSet("odd", (odd,), "0" * 64))
+    assert "style: [/x] | [bold]" in map(str, score_table(result).columns[0].cells)
+    assert "| style: [/x] \\| [bold] | 1 |" in markdown_report(result)
