@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rag_frozen.errors import RecipeError
 from rag_frozen.indexing.build import (
@@ -21,8 +21,15 @@ from rag_frozen.indexing.build import build_index as build_index_recipe
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.source import resolve_model
 from rag_frozen.packing.packer import CountTokens, GreedyPacker, PackingBudget
-from rag_frozen.pipeline import KeepOrder, NoPassages, NoRetrieval, Pipeline
-from rag_frozen.protocols import PassageStore, Reader, Reranker, Retriever
+from rag_frozen.pipeline import (
+    KeepOrder,
+    NoPacking,
+    NoPassages,
+    NoReader,
+    NoRetrieval,
+    Pipeline,
+)
+from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import load_recipe
@@ -38,6 +45,7 @@ def load_pipeline(
     *,
     root: Path | None = None,
     overrides: Sequence[str] = (),
+    until: Literal["retrieve", "rerank", "read"] = "read",
     report: Report = lambda *_: None,
 ) -> Pipeline:
     """Make a pipeline from a recipe.
@@ -49,6 +57,8 @@ def load_pipeline(
         recipe: a name (``pocket``) or the path of a YAML file.
         root: artifacts' folder; see :func:`rag_frozen.artifacts.artifact_root`.
         overrides: ``a.b=c`` settings.
+        until: the last stage that is wanted: what comes after it is not loaded, and answers are
+            empty. For evaluations that hold one model at a time.
         report: is told the progress of what is built.
 
     Raises:
@@ -60,18 +70,8 @@ def load_pipeline(
         built = _indexes(settings, recipe, root, report)
     store: PassageStore = NoPassages() if built is None else open_store(built)
     retriever, k = _retriever(settings.retrieval, built, store, settings.device)
-    reranker, depth = _reranker(settings, k)
-    reader, window, count_tokens = _reader(settings)
-    packer = GreedyPacker(
-        settings.packing.template,
-        PackingBudget(
-            min(window, settings.packing.window or window),
-            answer=settings.reader.decoding.max_new_tokens,
-        ),
-        count_tokens=count_tokens,
-        max_passages=settings.packing.max_passages,
-        order=settings.packing.order,
-    )
+    reranker, depth = (KeepOrder(), k) if until == "retrieve" else _reranker(settings, k)
+    packer, reader = _packer_and_reader(settings) if until == "read" else (NoPacking(), NoReader())
     return Pipeline(
         name=settings.name,
         store=store,
@@ -114,6 +114,21 @@ def _indexes(
     if index.corpus.kind == "pocket":
         return build_index_recipe(index, root=root, report=report)
     return index_parts(index, root=root)
+
+
+def _packer_and_reader(settings: recipes.PipelineRecipe) -> tuple[Packer, Reader]:
+    reader, window, count_tokens = _reader(settings)
+    packer = GreedyPacker(
+        settings.packing.template,
+        PackingBudget(
+            min(window, settings.packing.window or window),
+            answer=settings.reader.decoding.max_new_tokens,
+        ),
+        count_tokens=count_tokens,
+        max_passages=settings.packing.max_passages,
+        order=settings.packing.order,
+    )
+    return packer, reader
 
 
 def _retriever(
@@ -173,7 +188,7 @@ def _reranker(settings: recipes.PipelineRecipe, k: int) -> tuple[Reranker, int]:
     chosen = settings.reranker
     match chosen:
         case recipes.NoReranker():
-            return KeepOrder(), k
+            return KeepOrder(), min(chosen.depth or k, k)
         case recipes.CrossEncoder():
             from rag_frozen.rerank.cross_encoder import CrossEncoderReranker
 

@@ -21,7 +21,9 @@ from rag_frozen.reader.spelling import occurrences
 from rag_frozen.retrieval.fusion import FusionRetriever
 from rag_frozen.types import (
     Answer,
+    Context,
     Evidence,
+    Generation,
     Hit,
     Passage,
     Question,
@@ -32,9 +34,12 @@ from rag_frozen.types import (
 __all__ = [
     "MAX_QUESTION_WORDS",
     "KeepOrder",
+    "NoPacking",
     "NoPassages",
+    "NoReader",
     "NoRetrieval",
     "Pipeline",
+    "Prepared",
     "as_questions",
 ]
 
@@ -76,6 +81,24 @@ class KeepOrder:
         ]
 
 
+class NoPacking:
+    """For a pipeline that ends with a ranking: nothing is packed."""
+
+    def pack(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
+    ) -> list[Context]:
+        """Return a context a question that holds no passage and no prompt."""
+        return [Context(question, "", 0) for question in questions]
+
+
+class NoReader:
+    """For a pipeline that ends with a ranking: every answer is empty."""
+
+    def generate(self, contexts: Sequence[Context]) -> list[Generation]:
+        """Return an empty generation a context, of no confidence."""
+        return [Generation("", -math.inf, 0, "end") for _ in contexts]
+
+
 @dataclass(slots=True)
 class _Clock:
     """Seconds of each stage of one batch, in the order in which they ran."""
@@ -87,6 +110,18 @@ class _Clock:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that is ready to be read: for each question its rankings, its passages best first
+    and its context; and the seconds that each stage took for the whole batch."""
+
+    retrieved: Sequence[tuple[Ranking, Mapping[str, Ranking]]]
+    reranked: Sequence[Ranking]
+    best_first: Sequence[Sequence[Passage]]
+    contexts: Sequence[Context]
+    seconds: Mapping[str, float]
 
 
 class Pipeline:
@@ -141,28 +176,47 @@ class Pipeline:
             InputError: when a question is empty, too long, or no text.
         """
         asked = as_questions(questions)
-        if not asked:
-            return []
+        return self.read(self.prepare(asked)) if asked else []
+
+    def prepare(self, questions: Sequence[Question]) -> Prepared:
+        """The first half of :meth:`answer`: everything before the reader.
+
+        Two halves so that an evaluation can prepare one batch while it reads another.
+        """
         clock = _Clock()
         with clock.stage("retrieve"):
-            retrieved = self._retrieve(asked)
+            retrieved = self._retrieve(questions)
         with clock.stage("fetch"):
             candidates = self._fetch([ranking for ranking, _ in retrieved])
         with clock.stage("rerank"):
-            reranked = self.reranker.rerank(asked, candidates)
+            reranked = self.reranker.rerank(questions, candidates)
         with clock.stage("pack"):
             best_first = [_reorder(*pair) for pair in zip(candidates, reranked, strict=True)]
-            contexts = self.packer.pack(asked, best_first)
+            contexts = self.packer.pack(questions, best_first)
+        return Prepared(retrieved, reranked, best_first, contexts, clock.seconds)
+
+    def read(self, prepared: Prepared) -> list[Answer]:
+        """The second half of :meth:`answer`: generate, and put the answers together."""
+        clock = _Clock(dict(prepared.seconds))
         with clock.stage("read"):
-            generations = self.reader.generate(contexts)
-        seconds = tuple((name, spent / len(asked)) for name, spent in clock.seconds.items())
-        rows = zip(retrieved, reranked, best_first, contexts, generations, strict=True)
+            generations = self.reader.generate(prepared.contexts)
+        n = len(prepared.contexts)
+        seconds = tuple((name, spent / n) for name, spent in clock.seconds.items())
+        rows = zip(
+            prepared.retrieved,
+            prepared.reranked,
+            prepared.best_first,
+            prepared.contexts,
+            generations,
+            strict=True,
+        )
         return [
             Answer(
                 question=context.question,
                 text=generation.text,
                 confidence=math.exp(min(generation.logprob, 0.0)),
                 hits=_final_ranking(ranking, scores),
+                rankings=(*parts.items(), ("retrieve", ranking)),
                 evidence=_evidence(
                     generation.text,
                     context.passage_ids,

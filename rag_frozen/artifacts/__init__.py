@@ -22,6 +22,7 @@ from rag_frozen.artifacts.manifest import (
     verify,
 )
 from rag_frozen.artifacts.storage import storage_error, storage_errors
+from rag_frozen.artifacts.temporary import held_folder, temporary_folder
 from rag_frozen.artifacts.writing import (
     Draft,
     atomic_write_bytes,
@@ -46,11 +47,13 @@ __all__ = [
     "file_sha256",
     "find_artifact",
     "fingerprint",
+    "held_folder",
     "list_artifacts",
     "load_manifest",
     "name_folder",
     "storage_error",
     "storage_errors",
+    "temporary_folder",
     "verify",
     "write_artifact",
 ]

@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows: nothing is locked, and nothing abandoned is cleaned up
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["remove_abandoned", "temporary_file", "temporary_folder"]
+__all__ = ["held_folder", "remove_abandoned", "temporary_file", "temporary_folder"]
 
 _PREFIX = ".tmp-"
 _LOCK = ".lock"
@@ -48,6 +48,21 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[bool]:
+    """Hold a folder of work that outlives its process, which is made when missing.
+
+    Yields False when a living process holds it. The lock's file stays beside the work; removing the
+    folder while it is held is fine.
+    """
+    make_folder(folder)
+    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        yield _lock(descriptor) is not False
+    finally:
         os.close(descriptor)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rag_frozen.errors import CheckFailedError
 if TYPE_CHECKING:
     from rag_frozen.evaluation.examples import ExampleSet
     from rag_frozen.evaluation.runner import EvalProgress, EvalResult
+    from rag_frozen.evaluation.runs import LastStage
     from rag_frozen.pipeline import Pipeline
     from rag_frozen.recipes.evaluation import EvalRecipe
 
@@ -26,6 +28,9 @@ def run_evaluation(
     limit: int | None,
     pipeline_overrides: Sequence[str],
     overrides: Sequence[str],
+    until: LastStage,
+    rankings: Path | None,
+    out: Path | None,
     check: bool,
     root: Path | None,
     as_json: bool,
@@ -38,7 +43,7 @@ def run_evaluation(
     """
     from rag_frozen.cli.display import print_published, print_result
     from rag_frozen.evaluation.load import load_examples
-    from rag_frozen.evaluation.runs import run_folder, save_run
+    from rag_frozen.evaluation.runs import RunOptions, copy_run, refuse_copy, run_folder, store_run
     from rag_frozen.recipes.evaluation import EvalRecipe
     from rag_frozen.recipes.loading import load_recipe
 
@@ -46,26 +51,52 @@ def run_evaluation(
     settings = load_recipe(recipe, EvalRecipe, folder="eval", overrides=changes)
     if check:
         _refuse_unexpecting(settings)
+    if out is not None:
+        refuse_copy(out)
     data = load_examples(settings)
+    changes = [*pipeline_overrides, *_replaying(rankings, pipeline or settings.pipeline)]
     with stages() as report:
-        built, data = _pipeline(settings, pipeline, data, pipeline_overrides, root, report)
+        built, data = _pipeline(settings, pipeline, data, changes, until, root, report)
     run_folder(root, pipeline=built.name, data=data.name)  # a wrong name is told before the work
-    result = evaluate_with_progress(built, data, chunk_size=settings.chunk_size)
-    folder = save_run(result, built, root, evaluation=settings.model_dump(mode="json"))
+    options = RunOptions(
+        chunk_size=settings.chunk_size,
+        overlap=settings.overlap,
+        search_corpus=settings.search_corpus,
+        until=until,
+    )
+    with _progress() as (told, report):
+        run = store_run(
+            built,
+            data,
+            root,
+            options=options,
+            evaluation=settings.model_dump(mode="json"),
+            progress=told,
+            searched=lambda done: report("searching the corpus", done, len(built.store)),
+        )
+    folder = run.folder if out is None else copy_run(run.folder, out)
     if as_json:
-        print(json.dumps({**result.to_json(), "folder": str(folder)}))
+        print(json.dumps({**run.result.to_json(), "folder": str(folder)}))
     else:
-        print_result(result)
+        print_result(run.result)
         print_published({name: one.published for name, one in settings.metrics.items()})
+        if run.resumed:
+            print(f"continued: {run.resumed} questions had been answered before")
         print(f"stored: {folder}")
     if check:
-        check_scores(settings, result.metrics)
+        check_scores(settings, run.result.metrics)
 
 
 def evaluate_with_progress(pipeline: Pipeline, data: ExampleSet, *, chunk_size: int) -> EvalResult:
-    """Evaluate, showing questions done, exact match so far and the time left on stderr."""
+    """Evaluate in memory, with questions done, exact match so far and time left on stderr."""
     from rag_frozen.evaluation.runner import evaluate
 
+    with _progress() as (told, _):
+        return evaluate(pipeline, data, chunk_size=chunk_size, progress=told)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[EvalProgress], None], Report]]:
     running = 0.0
 
     def told(progress: EvalProgress) -> None:
@@ -73,8 +104,27 @@ def evaluate_with_progress(pipeline: Pipeline, data: ExampleSet, *, chunk_size: 
         running = progress.exact_match
         report("questions", progress.done, progress.total)
 
-    with stages(lambda name: f"exact match {running:.1f}") as report:
-        return evaluate(pipeline, data, chunk_size=chunk_size, progress=told)
+    def note(name: str) -> str:
+        return f"exact match {running:.1f}" if name == "questions" else ""
+
+    with stages(note) as report:
+        yield told, report
+
+
+def _replaying(rankings: Path | None, pipeline: str) -> list[str]:
+    """Overrides that put a stored ranking in the place of the stages that made it."""
+    if rankings is None:
+        return []
+    from rag_frozen.evaluation.runs import stored_ranking
+    from rag_frozen.recipes.loading import load_recipe
+    from rag_frozen.recipes.pipeline import CrossEncoder, PipelineRecipe
+
+    path, reranked = stored_ranking(rankings)
+    changes = [f"retrieval={{kind: replay, run: {json.dumps(str(path))}}}"]
+    reranker = load_recipe(pipeline, PipelineRecipe, folder="pipelines", overrides=()).reranker
+    if reranked and isinstance(reranker, CrossEncoder):
+        changes.append(f"reranker={{kind: none, depth: {reranker.depth}}}")
+    return changes
 
 
 def check_scores(settings: EvalRecipe, found: Mapping[str, float]) -> None:
@@ -113,6 +163,7 @@ def _pipeline(
     named: str | None,
     data: ExampleSet,
     overrides: Sequence[str],
+    until: LastStage,
     root: Path | None,
     report: Report,
 ) -> tuple[Pipeline, ExampleSet]:
@@ -121,6 +172,7 @@ def _pipeline(
 
     recipe = named or settings.pipeline
     if settings.passages == "retrieved":
-        return load_pipeline(recipe, root=root, overrides=overrides, report=report), data
+        built = load_pipeline(recipe, root=root, overrides=overrides, until=until, report=report)
+        return built, data
     changes = [*overrides, *WITHOUT_RETRIEVAL]
     return with_gold_passages(load_pipeline(recipe, root=root, overrides=changes), data)

@@ -13,7 +13,7 @@ import sys
 import traceback
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -118,6 +118,15 @@ def evaluate(
         list[str] | None,
         typer.Option("--set-pipeline", metavar="a.b=c", help="Change the pipeline's recipe."),
     ] = None,
+    until: Annotated[
+        Literal["retrieve", "rerank", "read"],
+        typer.Option(help="The last stage; before read, rankings are stored and nothing is read."),
+    ] = "read",
+    rankings: Annotated[
+        Path | None,
+        typer.Option(help="A stored run (folder or TREC file) in place of what it ranked."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also copy the finished run there.")] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Fail when a score is not as expected.")
     ] = False,
@@ -125,7 +134,7 @@ def evaluate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Run a pipeline over a data set and score it.
+    """Run a pipeline over a data set and score it; stopped, the same command goes on.
 
     Example: rag-frozen eval pocket
     """
@@ -136,6 +145,9 @@ def evaluate(
         pipeline=pipeline,
         limit=limit,
         pipeline_overrides=pipeline_overrides or (),
+        until=until,
+        rankings=rankings,
+        out=out,
         overrides=overrides or (),
         check=check,
         root=root,

@@ -1,26 +1,94 @@
-"""Store the result of an evaluation: recipe, answers, ranking and scores, written whole."""
+"""Runs on disk: evaluate chunk by chunk, go on after a kill, and store the result whole.
+
+While it runs, a run lies in ``<runs>/unfinished-<identity>/``; finished, it is an artifact whose
+fingerprint covers the answers too, so that a run that answered otherwise (other weights, another
+version) never hides behind an older one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from rag_frozen.artifacts import ModelRecord, name_folder, write_artifact
-from rag_frozen.errors import InputError
-from rag_frozen.evaluation.runner import EvalResult, ScoredAnswer
+from rag_frozen.artifacts import (
+    Draft,
+    ModelRecord,
+    fingerprint,
+    load_manifest,
+    name_folder,
+    storage_errors,
+    temporary_folder,
+    write_artifact,
+)
+from rag_frozen.artifacts.provenance import package_versions, project_commit
+from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
+from rag_frozen.evaluation.costs import TokensRead, describe_costs
+from rag_frozen.evaluation.examples import ExampleSet
+from rag_frozen.evaluation.runner import (
+    ChunkDone,
+    EvalProgress,
+    EvalResult,
+    answer_chunks,
+    place_losses,
+    running_score,
+)
+from rag_frozen.evaluation.scoring import ScoredAnswer
+from rag_frozen.evaluation.stream import RunStream, open_stream
+from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
 from rag_frozen.pipeline import Pipeline
-from rag_frozen.retrieval.replay import write_trec_run
+from rag_frozen.retrieval.replay import trec_lines
 
-__all__ = ["run_folder", "save_run"]
+__all__ = [
+    "LastStage",
+    "RunOptions",
+    "StoredRun",
+    "copy_run",
+    "read_run",
+    "refuse_copy",
+    "run_folder",
+    "store_run",
+    "stored_ranking",
+]
 
+LastStage = Literal["retrieve", "rerank", "read"]
+
+_PREDICTIONS = "predictions.jsonl"
+_TIMINGS = "timings.jsonl"
+_FINAL_RUN = "run.trec"
+_RETRIEVED = "retrieve.trec"
+_STREAMED = (_PREDICTIONS, _TIMINGS, _FINAL_RUN, _RETRIEVED)
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is made; see :func:`rag_frozen.evaluation.runner.answer_chunks`.
+
+    ``until`` is the last stage of the pipeline: before ``read`` there are rankings, no answers.
+    """
+
+    chunk_size: int = 64
+    overlap: bool = False
+    search_corpus: bool = False
+    until: LastStage = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A finished run: its folder, its scores, and how many questions an earlier process did."""
+
+    folder: Path
+    result: EvalResult
+    resumed: int
 
 
 def run_folder(root: Path | None, *, pipeline: str, data: str) -> Path:
@@ -32,31 +100,224 @@ def run_folder(root: Path | None, *, pipeline: str, data: str) -> Path:
     return name_folder(root, "run", name=f"{pipeline}-{data}")
 
 
-def save_run(
-    result: EvalResult,
+def store_run(
     pipeline: Pipeline,
+    data: ExampleSet,
     root: Path | None,
     *,
+    options: RunOptions = RunOptions(),
     evaluation: Mapping[str, Any] | None = None,  # Any: JSON values
-) -> Path:
-    """Write a run and return its folder.
+    progress: Callable[[EvalProgress], None] = lambda progress: None,
+    searched: Callable[[int], None] = lambda done: None,
+) -> StoredRun:
+    """Evaluate and store; continue an unfinished run of the same pipeline, data and version.
 
     It holds ``recipe.yaml`` (evaluation and pipeline as they were resolved), ``predictions.jsonl``,
-    ``metrics.json``, ``timings.json``, ``report.md`` and ``run.trec``, the final ranking. Its
-    fingerprint covers the answers too: a run that answered otherwise, with other weights or another
-    version, never hides behind an older one; an equal one is kept as it is.
+    ``metrics.json``, ``report.md``, ``run.trec`` (the final ranking), ``retrieve.trec`` (what
+    retrieval gave), ``qrels.txt`` where the data name gold passages, and what differs from run to
+    run: ``timings.jsonl`` and ``costs.json``. With ``until`` before ``read`` there are neither
+    predictions nor scores of answers.
+
+    Args:
+        pipeline: answers.
+        data: questions with answers.
+        root: of the artifacts.
+        options: how.
+        evaluation: the resolved evaluation recipe.
+        progress: is told after each chunk.
+        searched: is told how many passages were searched for missed answers.
 
     Raises:
-        StorageError: when it cannot be written.
+        InputError: when a question cannot be asked, or another process runs the same.
+        StorageError: when the disk is full; what was finished stays.
     """
-    predictions = "".join(_line(row) for row in result.scored)
-    recipe = {"evaluation": dict(evaluation or {}), "pipeline": pipeline.recipe}
+    folder = run_folder(root, pipeline=pipeline.name, data=data.name)
+    recipe = {
+        "evaluation": dict(evaluation or {}),
+        "pipeline": pipeline.recipe,
+        **({} if options.until == "read" else {"until": options.until}),
+    }
+    unfinished = folder / f"unfinished-{_identity(pipeline, data, recipe, options)}"
+    with open_stream(unfinished, _STREAMED) as stream:
+        resumed = stream.done
+        before = TokensRead.so_far(pipeline)
+        rows = [_row(unfinished, line) for line in stream.lines(_PREDICTIONS)]
+        for chunk in answer_chunks(
+            pipeline,
+            data.examples,
+            chunk_size=options.chunk_size,
+            start=resumed,
+            overlap=options.overlap,
+        ):
+            stream.append(_lines(chunk, pipeline.name), questions=len(chunk.answers))
+            rows += chunk.scored
+            progress(EvalProgress(len(rows), len(data.examples), running_score(rows)))
+        rows = place_losses(pipeline, rows, search_corpus=options.search_corpus, progress=searched)
+        seconds = [json.loads(line)["seconds"] for line in stream.lines(_TIMINGS)]
+        result = summarize(
+            rows,
+            data=data.name,
+            data_sha256=data.sha256,
+            pipeline=pipeline.name,
+            seconds=seconds,
+            answered=options.until == "read",
+        )
+        costs = describe_costs(
+            pipeline, rows, result.seconds, before=before, questions=len(rows) - resumed
+        )
+        target = _seal(folder, recipe, pipeline, data, result, stream, costs)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return StoredRun(target, result, resumed)
+
+
+def read_run(folder: Path) -> EvalResult:
+    """Read a stored run and sum it up again.
+
+    Raises:
+        ArtifactError: when the folder holds no run, or a damaged one.
+        InputError: when the run holds rankings alone.
+    """
+    manifest = load_manifest(folder, kind="run")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if not (folder / _PREDICTIONS).is_file():
+        raise InputError(
+            f"The run {folder} ends with rankings ({manifest.name}); it has no answers. Read on "
+            f"with: rag-frozen eval RECIPE --rankings {folder}"
+        )
+    rows = [_row(folder, line) for line in _text_lines(folder / _PREDICTIONS)]
+    seconds = [json.loads(line)["seconds"] for line in _text_lines(folder / _TIMINGS)]
+    return summarize(
+        rows,
+        data=metrics["data"],
+        data_sha256=metrics["data_sha256"],
+        pipeline=metrics["pipeline"],
+        seconds=seconds,
+    )
+
+
+def stored_ranking(run: Path) -> tuple[Path, bool]:
+    """Find the ranking that a stored run hands on.
+
+    Args:
+        run: the folder of a run, or a TREC file.
+
+    Returns:
+        The file, and whether a reranker's work is in it (a file is taken as retrieved).
+
+    Raises:
+        ArtifactError: when the folder holds no run, or one without a ranking.
+    """
+    if run.is_file():
+        return run, False
+    manifest = load_manifest(run, kind="run")
+    if not (run / _FINAL_RUN).is_file():
+        raise ArtifactMissingError(
+            f"The run {run} holds no {_FINAL_RUN}: it was closed book, or its passages have ids "
+            "that the form cannot hold."
+        )
+    return run / _FINAL_RUN, manifest.recipe.get("until") != "retrieve"
+
+
+def refuse_copy(target: Path) -> None:
+    """Raise ``InputError`` when :func:`copy_run` could not write there; asked before a run."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(
+            f"{target} exists and is not empty; nothing was overwritten. Name a new folder with "
+            "--out."
+        )
+
+
+def copy_run(folder: Path, target: Path) -> Path:
+    """Copy a finished run to a new folder, whole or not at all; return the new folder."""
+    refuse_copy(target)
+    target = target.absolute()
+    with storage_errors(target.parent), temporary_folder(target.parent) as copied:
+        shutil.copytree(folder, copied, dirs_exist_ok=True)
+        if target.is_dir():
+            target.rmdir()
+        copied.rename(target)
+    return target
+
+
+def _identity(
+    pipeline: Pipeline, data: ExampleSet, recipe: Mapping[str, Any], options: RunOptions
+) -> str:
+    """What an unfinished run must share with the process that continues it."""
     inputs = {
-        "data": result.data_sha256,
-        "predictions": hashlib.sha256(predictions.encode()).hexdigest(),
+        "data": data.sha256,
+        **pipeline.artifacts,
+        **{role: model.digest for role, model in _models(pipeline).items()},
+        **{f"version of {name}": version for name, version in package_versions().items()},
+        "commit": project_commit() or "",
+        "chunk_size": str(options.chunk_size),
+    }
+    return fingerprint(recipe, inputs)
+
+
+def _lines(chunk: ChunkDone, tag: str) -> dict[str, str]:
+    final = [(answer.question.id, answer.hits) for answer in chunk.answers]
+    retrieved = [
+        (answer.question.id, dict(answer.rankings).get("retrieve", ())) for answer in chunk.answers
+    ]
+    return {
+        _PREDICTIONS: "".join(_json_line(row.to_json()) for row in chunk.scored),
+        _TIMINGS: "".join(
+            _json_line({"id": answer.question.id, "seconds": dict(answer.seconds)})
+            for answer in chunk.answers
+        ),
+        _FINAL_RUN: _trec(final, tag),
+        _RETRIEVED: _trec(retrieved, tag),
+    }
+
+
+def _trec(rankings: Sequence[tuple[str, Any]], tag: str) -> str:
+    try:
+        return "".join(trec_lines(rankings, tag=tag))
+    except InputError as error:  # ids with white space: no reason to lose the scores
+        _log.warning("A ranking is left out of the stored run: %s", error)
+        return ""
+
+
+def _json_line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row(folder: Path, line: str) -> ScoredAnswer:
+    try:
+        return ScoredAnswer.from_json(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactDamagedError(
+            f"{_PREDICTIONS} of {folder} cannot be read: {error}. Remove the folder and run the "
+            "evaluation again."
+        ) from error
+
+
+def _text_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _seal(
+    folder: Path,
+    recipe: Mapping[str, Any],
+    pipeline: Pipeline,
+    data: ExampleSet,
+    result: EvalResult,
+    stream: RunStream,
+    costs: Mapping[str, Any],
+) -> Path:
+    files = {"recipe.yaml": yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}
+    if result.answered:
+        files[_PREDICTIONS] = "".join(_json_line(row.to_json()) for row in result.scored)
+    files["metrics.json"] = json.dumps(result.to_json(), indent=2) + "\n"
+    files["costs.json"] = json.dumps(costs, indent=2) + "\n"
+    files["report.md"] = markdown_report(result)
+    if qrels := _qrels(data):
+        files["qrels.txt"] = qrels
+    inputs = {
+        "data": data.sha256,
+        "answers": _answers_digest(files.get(_PREDICTIONS, ""), stream.path(_FINAL_RUN)),
         **pipeline.artifacts,
     }
-    folder = run_folder(root, pipeline=pipeline.name, data=result.data)
     with write_artifact(
         folder,
         kind="run",
@@ -66,27 +327,34 @@ def save_run(
         models=_models(pipeline),
         by_fingerprint=True,
     ) as draft:
-        _write(draft / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-        _write(draft / "predictions.jsonl", predictions)
-        _write(draft / "metrics.json", json.dumps(result.to_json(), indent=2) + "\n")
-        _write(draft / "timings.json", json.dumps(dict(result.seconds)) + "\n")
-        _write(draft / "report.md", markdown_report(result))
-        _write_ranking(draft / "run.trec", result, pipeline)
+        _write(draft, files, stream)
         draft.counts["questions"] = result.questions
         draft.counts["unanswerable"] = result.unanswerable
     return draft.target
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+def _write(draft: Draft, files: Mapping[str, str], stream: RunStream) -> None:
+    for name, text in files.items():
+        (draft / name).write_text(text, encoding="utf-8", newline="\n")
+    shutil.copyfile(stream.path(_TIMINGS), draft / _TIMINGS)
+    for name in (_FINAL_RUN, _RETRIEVED):
+        if stream.path(name).stat().st_size:
+            shutil.copyfile(stream.path(name), draft / name)
 
 
-def _write_ranking(path: Path, result: EvalResult, pipeline: Pipeline) -> None:
-    rankings = [(row.example.question.id, row.answer.hits) for row in result.scored]
-    try:
-        write_trec_run(path, rankings, tag=pipeline.name)
-    except InputError as error:  # ids with white space: no reason to lose the scores
-        _log.warning("run.trec is left out of the stored run: %s", error)
+def _answers_digest(predictions: str, ranking: Path) -> str:
+    total = hashlib.sha256(predictions.encode())
+    total.update(ranking.read_bytes())
+    return total.hexdigest()
+
+
+def _qrels(data: ExampleSet) -> str:
+    """Gold passages in TREC's form: ``question-id 0 passage-id 1``."""
+    return "".join(
+        f"{one.question.id} 0 {one.gold_passage_id} 1\n"
+        for one in data.examples
+        if one.gold_passage_id and one.gold_passage_id.split() == [one.gold_passage_id]
+    )
 
 
 def _models(pipeline: Pipeline) -> dict[str, ModelRecord]:
@@ -98,18 +366,3 @@ def _models(pipeline: Pipeline) -> dict[str, ModelRecord]:
         if isinstance(digest, str) and isinstance(name, str):
             records[role] = ModelRecord(name=name, digest=digest)
     return records
-
-
-def _line(row: ScoredAnswer) -> str:
-    values = {
-        "id": row.example.question.id,
-        "question": row.example.question.text,
-        "answers": list(row.example.answers),
-        "prediction": row.answer.text,
-        "confidence": round(row.answer.confidence, 6),
-        "exact_match": row.exact_match,
-        "f1": round(row.f1, 6),
-        "first_answering": row.first_answering,
-        "packed": [evidence.passage.id for evidence in row.answer.evidence],
-    }
-    return json.dumps(values, ensure_ascii=False) + "\n"

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from rag_frozen.evaluation.runner import EvalResult
+from rag_frozen.evaluation.scoring import FINAL
+from rag_frozen.evaluation.summary import EvalResult
 
 __all__ = ["footnotes", "markdown_report", "score_table"]
 
@@ -33,22 +34,31 @@ def markdown_report(result: EvalResult) -> str:
 
 
 def footnotes(result: EvalResult) -> list[str]:
-    """What stands below the table: recall, questions without an answer, time."""
-    notes = []
-    recall = "  ".join(f"@{k} {value:.1f}" for k, value in result.recall.items())
-    if recall:
-        prompt = f"answer in the prompt {result.in_prompt:.1f}"
-        if result.gold_in_prompt is not None:
-            prompt += f", gold passage {result.gold_in_prompt:.1f}"
-        notes.append(f"answer-recall {recall}; {prompt}")
-    if result.unanswerable:
+    """What stands below the table: recall, the error funnel, questions without an answer, time."""
+    notes = [*_recall_notes(result)]
+    lost = [f"{stage.stage} {stage.lost}" for stage in result.funnel]
+    if result.answered and lost:
+        notes.append(f"wrongly answered questions, by the stage that lost them: {', '.join(lost)}")
+    if result.answered and result.unanswerable:
         notes.append(
             f"mean confidence {result.mean_confidence:.2f}; on the {result.unanswerable} questions "
             f"without an answer in the corpus {result.mean_confidence_unanswerable:.2f}"
         )
     stages = "  ".join(f"{stage} {1000 * spent:.1f}" for stage, spent in result.seconds.items())
-    notes.append(f"milliseconds a question: {stages}")
+    if stages:
+        notes.append(f"milliseconds a question: {stages}")
     return notes
+
+
+def _recall_notes(result: EvalResult) -> Iterator[str]:
+    for name, of_one in result.recall.items():
+        recall = "  ".join(f"@{k} {value:.1f}" for k, value in of_one.items())
+        note = f"answer-recall, {name}: {recall}"
+        if name == FINAL and result.answered:
+            note += f"; answer in the prompt {result.in_prompt:.1f}"
+            if result.gold_in_prompt is not None:
+                note += f", gold passage {result.gold_in_prompt:.1f}"
+        yield note
 
 
 def _title(result: EvalResult) -> str:
@@ -57,6 +67,9 @@ def _title(result: EvalResult) -> str:
 
 def _rows(result: EvalResult) -> Iterator[tuple[str, str, str, str]]:
     low, high = result.exact_match_interval
+    if not result.answered:
+        yield "all with an answer", str(result.questions), "-", "-"
+        return
     exact = f"{result.exact_match:.1f}  [{low:.1f}, {high:.1f}]" if result.questions else "-"
     yield "all with an answer", str(result.questions), exact, f"{result.f1:.1f}"
     for name, (count, matched, score) in result.groups.items():

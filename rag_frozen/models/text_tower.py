@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rag_frozen.models.batching import padded_length, token_budget_batches
+from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 
 __all__ = ["TOKEN_BUDGET", "TextTower", "Vectors"]
 
@@ -50,6 +51,12 @@ class TextTower:
         self._tokenizer.enable_truncation(self._max_tokens)
         self._with_types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
         self._pad = int(getattr(model.config, "pad_token_id", 0) or 0)
+        self.tokens_read = 0
+        """Tokens that the transformer has read so far, padding left out."""
+
+    def parameter_counts(self) -> ParameterCounts:
+        """All weights, and those outside of embedding tables."""
+        return parameter_counts(self._model)
 
     @torch.inference_mode()
     def encode(self, rows: Sequence[tuple[str, str | None]]) -> Vectors:
@@ -57,6 +64,7 @@ class TextTower:
         inputs: list[Any] = [first if second is None else (first, second) for first, second in rows]
         encodings = self._tokenizer.encode_batch(inputs)
         lengths = [len(encoding.ids) for encoding in encodings]
+        self.tokens_read += sum(lengths)
         vectors: NDArray[np.float32] | None = None
         for batch in token_budget_batches(lengths, budget=self._budget):
             longest = max(lengths[row] for row in batch)

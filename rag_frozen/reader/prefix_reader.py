@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from rag_frozen.errors import ModelError
 from rag_frozen.models.batching import token_budget_batches
+from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.protocols import PromptGenerator
 from rag_frozen.reader.decoding import Decoded, Decoding, decode
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
@@ -119,6 +120,10 @@ class PrefixLMReader:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as a prompt, special tokens included."""
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def parameter_counts(self) -> ParameterCounts:
+        """All weights, and those outside of embedding tables."""
+        return parameter_counts(self.model)
 
     def verify_frozen(self) -> None:
         """Raise ``FrozenWeightsChangedError`` when the weights are not those that were loaded."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rag_frozen.errors import InputError
 from rag_frozen.models.batching import token_budget_batches
+from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.source import ModelFolder, resolve_model
 from rag_frozen.prompting.inject import prepend_to_left_padded, prepend_to_right_padded
 from rag_frozen.protocols import PromptGenerator
@@ -124,6 +125,10 @@ class TransformersReader:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as a prompt, special tokens and chat template included."""
         return [len(ids) for ids in self._tokens.encode(texts)]
+
+    def parameter_counts(self) -> ParameterCounts:
+        """All weights, and those outside of embedding tables."""
+        return parameter_counts(self.model)
 
     def verify_frozen(self) -> None:
         """Raise ``FrozenWeightsChangedError`` when the weights are not those that were loaded."""

@@ -77,8 +77,10 @@ class MetricSettings(_Frozen):
 class EvalRecipe(_Frozen):
     """A data set, a pipeline, and what is expected.
 
-    ``limit`` takes the first so many questions. ``passages: gold`` gives the reader each question's
-    gold passage in place of what would be retrieved: the bound that the reader sets.
+    ``overlap`` prepares the next chunk while one is read; ``search_corpus`` looks through the whole
+    corpus for the answers that retrieval missed, for the error funnel. ``limit`` takes the first so
+    many questions. ``passages: gold`` gives the reader each question's gold passage in place of
+    what would be retrieved: the bound that the reader sets.
     """
 
     kind: Literal["eval"]
@@ -88,4 +90,6 @@ class EvalRecipe(_Frozen):
     passages: Literal["retrieved", "gold"] = "retrieved"
     limit: int | None = Field(None, ge=1)
     chunk_size: int = Field(64, ge=1)
+    overlap: bool = False
+    search_corpus: bool = False
     metrics: Mapping[MetricName, MetricSettings] = {}

@@ -108,9 +108,11 @@ RetrievalSettings = Annotated[
 
 
 class NoReranker(_Frozen):
-    """Keep the retrieval's order."""
+    """Keep the retrieval's order; the first ``depth`` hits (all by default) are offered to
+    packing."""
 
     kind: Literal["none"]
+    depth: int | None = Field(None, ge=1)
 
 
 class CrossEncoder(_Frozen):

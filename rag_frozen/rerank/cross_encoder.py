@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from rag_frozen.errors import InputError, ModelError
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import module_digest
+from rag_frozen.models.parameters import ParameterCounts
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder, resolve_model
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower
@@ -98,6 +99,15 @@ class CrossEncoderReranker:
             token_budget,
             _score,
         )
+
+    @property
+    def tokens_read(self) -> int:
+        """Tokens read so far."""
+        return self._tower.tokens_read
+
+    def parameter_counts(self) -> ParameterCounts:
+        """All weights, and those outside of embedding tables."""
+        return self._tower.parameter_counts()
 
     def rerank(
         self, questions: Sequence[Question], candidates: Sequence[Sequence[Passage]]

@@ -19,6 +19,7 @@ import torch
 from rag_frozen.errors import ModelError
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
+from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
@@ -106,6 +107,15 @@ class SentenceEncoder:
         """Length of the vectors."""
         return self._width
 
+    @property
+    def tokens_read(self) -> int:
+        """Tokens read so far; 0 where the library reads them."""
+        return self._tower.tokens_read if self._tower else 0
+
+    def parameter_counts(self) -> ParameterCounts:
+        """All weights, and those outside of embedding tables."""
+        return self._tower.parameter_counts() if self._tower else parameter_counts(self._library)
+
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Return ``[n, d]``."""
         return self._encode(texts)
@@ -167,6 +177,15 @@ class DprEncoder:
     def width(self) -> int:
         """Length of the vectors."""
         return self._width
+
+    @property
+    def tokens_read(self) -> int:
+        """Tokens of questions read so far."""
+        return self._questions.tokens_read
+
+    def parameter_counts(self) -> ParameterCounts:
+        """The question tower's weights, and those outside of embedding tables."""
+        return self._questions.parameter_counts()
 
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Return ``[n, d]``."""

@@ -136,7 +136,7 @@ class DenseRetriever:
             ArtifactDamagedError: when they cannot be read.
             ArtifactMismatchError: when their width is not the encoder's.
         """
-        self._encoder = encoder
+        self.encoder = encoder
         self._index, self._ids = open_flat(folder)
         if self._index.d != encoder.width:
             raise ArtifactMismatchError(
@@ -153,7 +153,7 @@ class DenseRetriever:
         check_questions(question.text for question in questions)
         if not questions:
             return []
-        vectors = self._encoder.encode_questions([question.text for question in questions])
+        vectors = self.encoder.encode_questions([question.text for question in questions])
         limit = min(k + _SPARE, len(self))
         scores, rows = self._index.search(vectors, limit)
         return [

@@ -6,7 +6,7 @@ A line is ``question-id Q0 passage-id rank score tag``, separated by white space
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rag_frozen.artifacts import atomic_write_text
@@ -15,7 +15,7 @@ from rag_frozen.protocols import PassageStore
 from rag_frozen.retrieval.passage_ids import check_k
 from rag_frozen.types import Hit, Question, Ranking, sort_hits
 
-__all__ = ["ReplayRetriever", "read_trec_run", "write_trec_run"]
+__all__ = ["ReplayRetriever", "read_trec_run", "trec_lines", "write_trec_run"]
 
 
 def write_trec_run(path: Path, rankings: Iterable[tuple[str, Ranking]], *, tag: str) -> None:
@@ -24,7 +24,18 @@ def write_trec_run(path: Path, rankings: Iterable[tuple[str, Ranking]], *, tag: 
     Raises:
         InputError: for an id or tag with white space, which the form cannot hold.
     """
-    lines: list[str] = []
+    atomic_write_text(path, "".join(trec_lines(rankings, tag=tag)))
+
+
+def trec_lines(rankings: Iterable[tuple[str, Ranking]], *, tag: str) -> Iterator[str]:
+    """Yield the lines of :func:`write_trec_run`, line ends included.
+
+    Raises:
+        InputError: as there.
+
+    >>> list(trec_lines([("q1", (Hit("p7", 0.5),))], tag="bm25"))
+    ['q1 Q0 p7 1 0.5 bm25\\n']
+    """
     for question_id, ranking in rankings:
         for rank, hit in enumerate(ranking, 1):
             parts = (question_id, "Q0", hit.passage_id, str(rank), repr(float(hit.score)), tag)
@@ -33,8 +44,7 @@ def write_trec_run(path: Path, rankings: Iterable[tuple[str, Ranking]], *, tag: 
                     f"A TREC run cannot hold {parts}: ids and the tag must not be empty or hold "
                     "white space."
                 )
-            lines.append(" ".join(parts) + "\n")
-    atomic_write_text(path, "".join(lines))
+            yield " ".join(parts) + "\n"
 
 
 def read_trec_run(path: Path) -> dict[str, Ranking]:

@@ -24,7 +24,7 @@ def test_scores_count_answerable_questions_only():
     result = evaluate(pipeline(), data(), chunk_size=2, progress=told.append)
     assert (result.questions, result.unanswerable) == (2, 1)
     assert (result.exact_match, result.f1) == (50.0, 50.0)
-    assert result.recall == {1: 50.0}  # the ranking ends before a fifth hit
+    assert result.recall == {"retrieve": {1: 50.0}, "final": {1: 50.0}}  # no fifth hit
     assert result.in_prompt == 100.0
     assert result.gold_in_prompt == 50.0
     assert result.groups == {"style: search": (1, 100.0, 100.0), "style: sentence": (1, 0.0, 0.0)}
@@ -84,8 +84,8 @@ def test_the_reader_alone_is_given_each_questions_gold_passage():
     given, answerable = with_gold_passages(pipeline(), replace(data(), examples=examples))
     result = evaluate(given, answerable)
     assert (result.questions, result.unanswerable, result.exact_match) == (2, 0, 100.0)
-    assert (result.recall, result.gold_in_prompt) == ({1: 100.0}, 100.0)
-    assert [len(row.answer.evidence) for row in result.scored] == [1, 1]
+    assert (result.recall["final"], result.gold_in_prompt) == ({1: 100.0}, 100.0)
+    assert [len(row.evidence) for row in result.scored] == [1, 1]
 
 
 def test_a_question_without_a_gold_passage_is_named():

@@ -1,0 +1,198 @@
+"""Score one answer; the result is plain data, stored as a line of ``predictions.jsonl``.
+
+Knows answers and gold answers; nothing about pipelines, files or how scores are summed up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from rag_frozen.evaluation.examples import Example
+from rag_frozen.evaluation.metrics import exact_match, f1, has_answer
+from rag_frozen.protocols import PassageStore
+from rag_frozen.types import Answer, Evidence, Ranking
+
+__all__ = ["DEEPEST", "FINAL", "PackedPassage", "ScoredAnswer", "Stage", "score_answer"]
+
+DEEPEST = 100
+"""Hits of each ranking that are looked at."""
+FINAL = "final"
+"""The name of the ranking that packing was given."""
+
+Stage = Literal["corpus", "retrieval", "reranking", "packing", "reading"]
+"""Where a question is lost: see :mod:`rag_frozen.evaluation.funnel`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPassage:
+    """A passage of the prompt.
+
+    ``offsets`` are the half-open character ranges of ``text`` at which the prediction stands;
+    ``has_answer`` says whether a gold answer stands in it.
+    """
+
+    id: str
+    title: str
+    text: str
+    scores: Mapping[str, float]
+    offsets: tuple[tuple[int, int], ...]
+    has_answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """A question, what was answered, and how good that is.
+
+    ``first_answering`` holds for each ranking the rank (from 1) of its first passage with a gold
+    answer among the first ``DEEPEST``, None where there is none; ``depths`` how many were looked
+    at. ``reranked`` is how many hits packing was offered. ``in_prompt`` says whether a packed
+    passage holds a gold answer (one of which only the beginning fitted counts whole),
+    ``gold_in_prompt`` whether the gold passage is packed (None where the data name none),
+    ``in_corpus`` whether any passage of the corpus holds one (None until that was asked).
+    ``lost_at`` is None for a right answer and for a question without gold answers.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    tags: Mapping[str, str]
+    prediction: str
+    confidence: float
+    logprob: float
+    answer_tokens: int
+    prompt_tokens: int
+    exact_match: bool
+    f1: float
+    first_answering: Mapping[str, int | None]
+    depths: Mapping[str, int]
+    reranked: int
+    evidence: tuple[PackedPassage, ...]
+    dropped: Mapping[str, int]
+    in_prompt: bool
+    gold_in_prompt: bool | None
+    in_corpus: bool | None = None
+    lost_at: Stage | None = None
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """The fields as plain JSON values, scores with six digits."""
+        values = asdict(self)
+        for name in ("confidence", "logprob", "f1"):
+            value = values[name]
+            values[name] = round(value, 6) if math.isfinite(value) else None
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ScoredAnswer:
+        """The inverse of :meth:`to_json`; a missing field raises ``KeyError`` or ``TypeError``."""
+        evidence = tuple(
+            PackedPassage(**{**one, "offsets": tuple(map(tuple, one["offsets"]))})
+            for one in values["evidence"]
+        )
+        logprob = -math.inf if values["logprob"] is None else values["logprob"]
+        changed = {"logprob": logprob, "answers": tuple(values["answers"]), "evidence": evidence}
+        return cls(**{**values, **changed})
+
+    def rounded(self) -> ScoredAnswer:
+        """What reading the stored line gives back: a resumed run sums up the same numbers."""
+        return ScoredAnswer.from_json(self.to_json())
+
+    def lost(self, stage: Stage | None, *, in_corpus: bool | None) -> ScoredAnswer:
+        """The same with what is known only at the end of a run."""
+        return replace(self, lost_at=stage, in_corpus=in_corpus)
+
+
+def score_answer(
+    store: PassageStore, example: Example, answer: Answer, *, offered: int
+) -> ScoredAnswer:
+    """Compare an answer with the gold answers.
+
+    Args:
+        store: gives the texts of the hits.
+        example: the question with its gold answers.
+        answer: the pipeline's.
+        offered: so many of the final ranking's hits were offered to packing.
+    """
+    rankings = {**dict(answer.rankings), FINAL: answer.hits}
+    if not answer.hits:
+        rankings = {}
+    answering = _Answering(store, example)
+    packed = tuple(_packed(evidence, example) for evidence in answer.evidence)
+    gold = example.gold_passage_id
+    context, generation = answer.context, answer.generation
+    return ScoredAnswer(
+        id=example.question.id,
+        question=example.question.text,
+        answers=example.answers,
+        tags=dict(example.tags),
+        prediction=answer.text,
+        confidence=answer.confidence,
+        logprob=generation.logprob if generation else 0.0,
+        answer_tokens=generation.n_tokens if generation else 0,
+        prompt_tokens=context.n_tokens if context else 0,
+        exact_match=bool(example.answers) and exact_match(answer.text, example.answers),
+        f1=f1(answer.text, example.answers),
+        first_answering={name: answering.first(ranking) for name, ranking in rankings.items()},
+        depths={name: len(ranking[:DEEPEST]) for name, ranking in rankings.items()},
+        reranked=min(offered, len(answer.hits)),
+        evidence=packed,
+        dropped=dict(sorted(Counter(one.reason for one in context.dropped).items()))
+        if context
+        else {},
+        in_prompt=any(one.has_answer for one in packed),
+        gold_in_prompt=None if gold is None else any(one.id == gold for one in packed),
+    ).rounded()
+
+
+def _packed(evidence: Evidence, example: Example) -> PackedPassage:
+    return PackedPassage(
+        id=evidence.passage.id,
+        title=evidence.passage.title,
+        text=evidence.passage.text,
+        scores=dict(evidence.scores),
+        offsets=evidence.offsets,
+        has_answer=has_answer(evidence.passage.text, example.answers),
+    )
+
+
+class _Answering:
+    """Finds the first answering hit of rankings that share most of their passages."""
+
+    def __init__(self, store: PassageStore, example: Example) -> None:
+        self._store = store
+        self._answers = example.answers
+        self._known: dict[str, bool] = {}
+
+    def first(self, ranking: Ranking) -> int | None:
+        if not self._answers:
+            return None
+        ids = [hit.passage_id for hit in ranking[:DEEPEST]]
+        texts = _Texts(self._store, ids)
+        for rank, passage_id in enumerate(ids, 1):
+            if passage_id not in self._known:
+                self._known[passage_id] = has_answer(texts.of(passage_id), self._answers)
+            if self._known[passage_id]:
+                return rank
+        return None
+
+
+_FETCHED_AT_ONCE = 10
+
+
+class _Texts:
+    """Texts of a ranking, fetched a few at a time: most questions need the first few alone."""
+
+    def __init__(self, store: PassageStore, ids: Sequence[str]) -> None:
+        self._get: Callable[[Sequence[str]], Sequence[Any]] = store.get
+        self._ids = ids
+        self._texts: dict[str, str] = {}
+
+    def of(self, passage_id: str) -> str:
+        if passage_id not in self._texts:
+            at = self._ids.index(passage_id)
+            passages = self._get(self._ids[at : at + _FETCHED_AT_ONCE])
+            self._texts |= {passage.id: passage.text for passage in passages}
+        return self._texts[passage_id]

@@ -1,0 +1,177 @@
+"""Sum up scored answers: the numbers of ``metrics.json``.
+
+Knows scored answers alone, so that a stored run gives the same numbers as the run itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from rag_frozen.evaluation.funnel import FunnelStage, funnel
+from rag_frozen.evaluation.metrics import METRIC_VERSIONS
+from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
+from rag_frozen.evaluation.statistics import bootstrap_interval
+
+__all__ = ["DEPTHS", "EvalResult", "summarize"]
+
+DEPTHS = (1, 5, 20, 100)
+"""The k of answer-recall@k."""
+_REPORTED = ("exact_match", "f1", "answer_recall")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """Scores in percent. Questions without an answer are counted apart and in no score.
+
+    ``groups`` holds questions, exact match and F1 for each value of each tag; ``seconds`` the time
+    a question by stage; ``recall`` answer-recall@k of each ranking (those of each retriever of a
+    fusion, ``retrieve``, ``final``) for the depths that it reaches; ``gold_in_prompt`` is over the
+    questions whose data name a gold passage, None without any. The interval is (nan, nan) where no
+    question has an answer.
+    """
+
+    data: str
+    data_sha256: str
+    pipeline: str
+    questions: int
+    exact_match: float
+    exact_match_interval: tuple[float, float]
+    f1: float
+    recall: Mapping[str, Mapping[int, float]]
+    in_prompt: float
+    gold_in_prompt: float | None
+    groups: Mapping[str, tuple[int, float, float]]
+    funnel: tuple[FunnelStage, ...]
+    unanswerable: int
+    mean_confidence: float
+    mean_confidence_unanswerable: float
+    seconds: Mapping[str, float]
+    scored: tuple[ScoredAnswer, ...]
+    answered: bool = True
+    """False for a run that ends with rankings: scores of answers are then left out."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores by the names that evaluation recipes use, in percent."""
+        gold = {} if self.gold_in_prompt is None else {"gold_in_prompt": self.gold_in_prompt}
+        final = self.recall.get(FINAL, {})
+        recall = {f"answer_recall@{k}": value for k, value in final.items()}
+        if not self.answered:
+            return recall
+        return {
+            "exact_match": self.exact_match,
+            "f1": self.f1,
+            **recall,
+            "answer_in_prompt": self.in_prompt,
+            **gold,
+        }
+
+    def to_json(self) -> dict[str, object]:
+        """The scores as plain JSON values, without the answers and without times."""
+        versions = {name: METRIC_VERSIONS[name] for name in _REPORTED}
+        recall = {
+            name: {str(k): round(value, 4) for k, value in of_one.items()}
+            for name, of_one in self.recall.items()
+        }
+        common = {
+            "data": self.data,
+            "data_sha256": self.data_sha256,
+            "pipeline": self.pipeline,
+            "questions": self.questions,
+            **{name: round(value, 4) for name, value in self.metrics.items()},
+            "recall": recall,
+            "unanswerable": self.unanswerable,
+        }
+        if not self.answered:
+            return {**common, "metric_versions": {"answer_recall": versions["answer_recall"]}}
+        interval = [round(end, 4) for end in self.exact_match_interval] if self.questions else None
+        return {
+            **common,
+            "exact_match_interval": interval,
+            "groups": {
+                name: {"questions": n, "exact_match": round(em, 4), "f1": round(score, 4)}
+                for name, (n, em, score) in self.groups.items()
+            },
+            "funnel": [asdict(stage) for stage in self.funnel],
+            "mean_confidence": round(self.mean_confidence, 4),
+            "mean_confidence_unanswerable": round(self.mean_confidence_unanswerable, 4),
+            "metric_versions": versions,
+        }
+
+
+def summarize(
+    rows: Sequence[ScoredAnswer],
+    *,
+    data: str,
+    data_sha256: str,
+    pipeline: str,
+    seconds: Sequence[Mapping[str, float]] = (),
+    answered: bool = True,
+) -> EvalResult:
+    """Sum up.
+
+    Args:
+        rows: one a question.
+        data, data_sha256, pipeline: names for the record.
+        seconds: of each question by stage.
+        answered: False when the run ends with rankings.
+    """
+    asked = [row for row in rows if row.answers]
+    rest = [row for row in rows if not row.answers]
+    groups: dict[str, list[ScoredAnswer]] = defaultdict(list)
+    for row in asked:
+        for tag, value in row.tags.items():
+            groups[f"{tag}: {value}"].append(row)
+    golds = [row.gold_in_prompt for row in asked if row.gold_in_prompt is not None]
+    return EvalResult(
+        data=data,
+        data_sha256=data_sha256,
+        pipeline=pipeline,
+        questions=len(asked),
+        exact_match=_percent(row.exact_match for row in asked),
+        exact_match_interval=bootstrap_interval([100.0 * row.exact_match for row in asked]),
+        f1=_percent(row.f1 for row in asked),
+        recall=_recall(asked),
+        in_prompt=_percent(row.in_prompt for row in asked),
+        gold_in_prompt=_percent(golds) if golds else None,
+        groups={
+            name: (len(of), _percent(r.exact_match for r in of), _percent(r.f1 for r in of))
+            for name, of in sorted(groups.items())
+        },
+        funnel=funnel(asked),
+        unanswerable=len(rest),
+        mean_confidence=_percent(row.confidence for row in asked) / 100,
+        mean_confidence_unanswerable=_percent(row.confidence for row in rest) / 100,
+        seconds=_mean_seconds(seconds),
+        scored=tuple(rows),
+        answered=answered,
+    )
+
+
+def _recall(rows: Sequence[ScoredAnswer]) -> dict[str, dict[int, float]]:
+    names = list(dict.fromkeys(name for row in rows for name in row.depths))
+    found: dict[str, dict[int, float]] = {}
+    for name in names:
+        deepest = max(row.depths.get(name, 0) for row in rows)
+        ranks = [row.first_answering.get(name) for row in rows]
+        found[name] = {
+            k: _percent(rank is not None and rank <= k for rank in ranks)
+            for k in DEPTHS
+            if k <= deepest
+        }
+    return found
+
+
+def _mean_seconds(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for one in seconds:
+        for stage, spent in one.items():
+            total[stage] += spent
+    return {stage: spent / max(1, len(seconds)) for stage, spent in total.items()}
+
+
+def _percent(values: Iterable[float]) -> float:
+    listed = [float(value) for value in values]
+    return 100 * sum(listed) / len(listed) if listed else 0.0
