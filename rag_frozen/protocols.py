@@ -14,6 +14,8 @@ from rag_frozen.types import Context, Generation, Passage, Question, Ranking
 if TYPE_CHECKING:
     import torch
 
+    from rag_frozen.prompting.inject import SoftPrompts
+
 __all__ = [
     "Packer",
     "PassageStore",
@@ -77,11 +79,12 @@ class PromptGenerator(Protocol):
 
     @property
     def length(self) -> int:
-        """Number of vectors, P."""
+        """The most vectors that it makes for a context, P."""
         ...
 
-    def generate(self, contexts: Sequence[Context]) -> torch.Tensor:
-        """Return ``soft_prompt: [B, P, E]`` in the reader's embedding space."""
+    def generate(self, contexts: Sequence[Context]) -> torch.Tensor | SoftPrompts:
+        """Return ``soft_prompt: [B, P, E]`` in the reader's embedding space, or rows of different
+        lengths."""
         ...
 
 

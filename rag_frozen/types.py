@@ -81,6 +81,7 @@ class Context:
 
     ``prompt`` is the whole text (template, passages, question); ``n_tokens`` its length in the
     reader's tokens, special tokens included; ``kept`` in the order in which they stand there.
+    ``soft_prompt`` names the soft prompt that conditions the reader, where it has several.
     """
 
     question: Question
@@ -88,6 +89,7 @@ class Context:
     n_tokens: int
     kept: tuple[Kept, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    soft_prompt: str | None = None
 
     @property
     def passage_ids(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from rag_frozen.models.batching import padded_length, token_budget_batches
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
+from rag_frozen.models.state_memory import StateMemory
 
 __all__ = ["TOKEN_BUDGET", "TextTower", "Vectors"]
 
@@ -51,6 +52,8 @@ class TextTower:
         self._tokenizer.enable_truncation(self._max_tokens)
         self._with_types = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
         self._pad = int(getattr(model.config, "pad_token_id", 0) or 0)
+        self.memory: StateMemory | None = None
+        """Keeps the token states of what is encoded, where somebody else needs them too."""
         self.tokens_read = 0
         """Tokens that the transformer has read so far, padding left out."""
 
@@ -80,7 +83,12 @@ class TextTower:
             if self._with_types:
                 named["token_type_ids"] = types
             tensors = {name: torch.from_numpy(a).to(self._device) for name, a in named.items()}
-            made = self._vector(self._model(**tensors), tensors["attention_mask"])
+            output = self._model(**tensors)
+            if self.memory is not None:
+                for place, row in enumerate(batch):
+                    states = output.last_hidden_state[place, : lengths[row]]
+                    self.memory.put(encodings[row].ids, states)
+            made = self._vector(output, tensors["attention_mask"])
             if vectors is None:
                 vectors = np.empty((len(rows), made.shape[1]), dtype=np.float32)
             vectors[batch] = made.float().cpu().numpy()

@@ -1,28 +1,45 @@
 """The one place where soft prompts and input embeddings are joined.
 
-A soft prompt ``[B, P, E]`` goes before the real tokens of each row, in every architecture; masks,
-lengths and positions follow. Rows may be padded on the right (the prefix language model,
-encoder-decoders) or on the left (decoder-only models in generation): padding stays outside, so
-that the soft prompt always touches the first real token.
+A soft prompt goes before the real tokens of each row, in every architecture; masks, lengths and
+positions follow. Rows may carry soft prompts of different lengths (tasks of one batch), and may be
+padded on the right (the prefix language model, encoder-decoders) or on the left (decoder-only
+models in generation): padding stays outside, so that the soft prompt always touches the first real
+token.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rag_frozen.errors import InputError
 
-__all__ = ["prepend_to_left_padded", "prepend_to_right_padded"]
+__all__ = ["SoftPrompts", "prepend_to_left_padded", "prepend_to_right_padded"]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftPrompts:
+    """The soft prompts of a batch: ``vectors: [B, P, E]``, of which the first ``lengths: [B]`` of
+    each row count (all of them where it is None)."""
+
+    vectors: Tensor
+    lengths: Tensor | None = None
+
+    def repeated(self, times: int) -> SoftPrompts:
+        """Each row ``times`` times, one after the other."""
+        lengths = None if self.lengths is None else self.lengths.repeat_interleave(times)
+        return SoftPrompts(self.vectors.repeat_interleave(times, dim=0), lengths)
 
 
 def prepend_to_right_padded(
-    soft_prompt: Tensor, inputs_embeds: Tensor, lengths: Tensor
+    soft_prompt: Tensor | SoftPrompts, inputs_embeds: Tensor, lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Put a soft prompt before right-padded rows.
 
     Args:
-        soft_prompt: ``[B, P, E]``.
+        soft_prompt: ``[B, P, E]``, or rows of different lengths.
         inputs_embeds: ``[B, T, E]``, real tokens first.
         lengths: ``[B]``, real tokens of each row.
 
@@ -32,18 +49,24 @@ def prepend_to_right_padded(
     Raises:
         InputError: when batch or width differ.
     """
-    _check(soft_prompt, inputs_embeds)
-    joined = torch.cat([soft_prompt.to(inputs_embeds), inputs_embeds], dim=1)
-    return joined, lengths + soft_prompt.shape[1]
+    vectors, n_prompt = _checked(soft_prompt, inputs_embeds)
+    if n_prompt is None:
+        joined = torch.cat([vectors.to(inputs_embeds), inputs_embeds], dim=1)
+        return joined, lengths + vectors.shape[1]
+    n_prompt = n_prompt.to(lengths)
+    nothing = torch.zeros_like(lengths)
+    return _joined(vectors, inputs_embeds, n_prompt, before=nothing, skip=nothing), (
+        lengths + n_prompt
+    )
 
 
 def prepend_to_left_padded(
-    soft_prompt: Tensor, inputs_embeds: Tensor, attention_mask: Tensor
+    soft_prompt: Tensor | SoftPrompts, inputs_embeds: Tensor, attention_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Put a soft prompt between the padding and the first real token of left-padded rows.
 
     Args:
-        soft_prompt: ``[B, P, E]``.
+        soft_prompt: ``[B, P, E]``, or rows of different lengths.
         inputs_embeds: ``[B, T, E]``, padding first.
         attention_mask: ``[B, T]``, 1 at real tokens.
 
@@ -53,31 +76,50 @@ def prepend_to_left_padded(
     Raises:
         InputError: when batch or width differ.
     """
-    _check(soft_prompt, inputs_embeds)
-    n_prompt, size = soft_prompt.shape[1], inputs_embeds.shape[1]
-    if n_prompt == 0:
+    vectors, n_prompt = _checked(soft_prompt, inputs_embeds)
+    longest, size = vectors.shape[1], inputs_embeds.shape[1]
+    if longest == 0:
         return inputs_embeds, attention_mask
-    n_padding = size - attention_mask.sum(dim=1)
-    column = torch.arange(n_prompt + size, device=inputs_embeds.device)[None]
-    in_prompt = (column >= n_padding[:, None]) & (column < n_padding[:, None] + n_prompt)
-    from_prompt = (column - n_padding[:, None]).clamp(0, n_prompt - 1)
-    after = column >= n_padding[:, None] + n_prompt
-    from_input = torch.where(after, column - n_prompt, column).clamp(0, size - 1)
-    width = inputs_embeds.shape[2]
-    shape = (-1, -1, width)
-    prompt = soft_prompt.to(inputs_embeds).gather(1, from_prompt[:, :, None].expand(shape))
+    padding = size - attention_mask.sum(dim=1)
+    n_prompt = torch.full_like(padding, longest) if n_prompt is None else n_prompt.to(padding)
+    before = padding + longest - n_prompt
+    joined = _joined(vectors, inputs_embeds, n_prompt, before=before, skip=padding)
+    column = torch.arange(longest + size, device=inputs_embeds.device)[None]
+    return joined, (column >= before[:, None]).to(attention_mask.dtype)
+
+
+def _joined(
+    vectors: Tensor, inputs_embeds: Tensor, n_prompt: Tensor, *, before: Tensor, skip: Tensor
+) -> Tensor:
+    """``[B, P + T, E]``: in each row ``before`` columns of padding, the ``n_prompt`` vectors, and
+    the inputs from their column ``skip`` on; what follows is the inputs' last column."""
+    longest, size = vectors.shape[1], inputs_embeds.shape[1]
+    column = torch.arange(longest + size, device=inputs_embeds.device)[None]
+    in_prompt = (column >= before[:, None]) & (column < (before + n_prompt)[:, None])
+    from_prompt = (column - before[:, None]).clamp(0, max(longest - 1, 0))
+    after = column >= (before + n_prompt)[:, None]
+    shifted = column - (before + n_prompt - skip)[:, None]
+    from_input = torch.where(after, shifted, torch.zeros_like(shifted)).clamp(0, size - 1)
+    shape = (-1, -1, inputs_embeds.shape[2])
+    prompt = vectors.to(inputs_embeds).gather(1, from_prompt[:, :, None].expand(shape))
     inputs = inputs_embeds.gather(1, from_input[:, :, None].expand(shape))
-    joined = torch.where(in_prompt[:, :, None], prompt, inputs)
-    return joined, (column >= n_padding[:, None]).to(attention_mask.dtype)
+    return torch.where(in_prompt[:, :, None], prompt, inputs)
 
 
-def _check(soft_prompt: Tensor, inputs_embeds: Tensor) -> None:
-    if soft_prompt.dim() != 3 or (soft_prompt.shape[0], soft_prompt.shape[2]) != (
+def _checked(
+    soft_prompt: Tensor | SoftPrompts, inputs_embeds: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    given = SoftPrompts(soft_prompt) if isinstance(soft_prompt, Tensor) else soft_prompt
+    vectors = given.vectors
+    if vectors.dim() != 3 or (vectors.shape[0], vectors.shape[2]) != (
         inputs_embeds.shape[0],
         inputs_embeds.shape[2],
     ):
         raise InputError(
-            f"A soft prompt of shape {tuple(soft_prompt.shape)} does not fit input embeddings of "
+            f"A soft prompt of shape {tuple(vectors.shape)} does not fit input embeddings of "
             f"shape {tuple(inputs_embeds.shape)}: batch and width must be equal. Use a prompt "
             "that was trained for this reader."
         )
+    if vectors.shape[1] == 0:
+        return vectors, None
+    return vectors, given.lengths

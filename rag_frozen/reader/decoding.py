@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rag_frozen.errors import InputError
+from rag_frozen.prompting.inject import SoftPrompts, prepend_to_right_padded
 from rag_frozen.reader.prefix_lm import LayerCache, PrefixLM
 
 __all__ = ["Decoded", "Decoding", "decode"]
@@ -85,7 +86,7 @@ def decode(
     start_id: int,
     end_id: int,
     pad_id: int,
-    soft_prompt: Tensor | None = None,
+    soft_prompt: Tensor | SoftPrompts | None = None,
 ) -> list[Decoded]:
     """Answer each source.
 
@@ -96,7 +97,8 @@ def decode(
         start_id: begins the answer (never part of it).
         end_id: ends the answer.
         pad_id: fills rows; masked everywhere.
-        soft_prompt: ``[B, P, E]``, put before the sources' word embeddings.
+        soft_prompt: ``[B, P, E]``, or rows of different lengths, put before the sources' word
+            embeddings.
 
     Returns:
         One :class:`Decoded` a source, in order.
@@ -117,11 +119,9 @@ def _encode(
     sources: Sequence[Sequence[int]],
     *,
     pad_id: int,
-    soft_prompt: Tensor | None,
+    soft_prompt: Tensor | SoftPrompts | None,
     decoding: Decoding,
 ) -> _State:
-    from rag_frozen.prompting.inject import prepend_to_right_padded
-
     device = model.word_embeddings.weight.device
     size = max(len(source) for source in sources)
     ids = torch.full((len(sources), size), pad_id, dtype=torch.long)

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import torch
 from tokenizers import Encoding, Tokenizer
+from torch import Tensor
 
 from rag_frozen.errors import ModelError
 from rag_frozen.models.batching import token_budget_batches
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
+from rag_frozen.prompting.inject import SoftPrompts, prepend_to_right_padded
 from rag_frozen.protocols import PromptGenerator
 from rag_frozen.reader.decoding import Decoded, Decoding, decode
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
-from rag_frozen.reader.prefix_lm import PrefixLM
+from rag_frozen.reader.padding import padded
+from rag_frozen.reader.prefix_lm import PrefixLM, prefix_mask
 from rag_frozen.reader.prefix_lm_weights import load_prefix_lm
 from rag_frozen.reader.spelling import passage_spelling, passages_begin, tidy
 from rag_frozen.types import Context, Generation
@@ -120,6 +123,63 @@ class PrefixLMReader:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as a prompt, special tokens included."""
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """``[V, E]``: the word embeddings, beside which soft prompts stand."""
+        return self.model.word_embeddings.weight
+
+    def token_text(self, token_id: int) -> str:
+        """A token as the vocabulary writes it."""
+        return str(self._tokenizer.id_to_token(token_id))
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts, special tokens included."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of answers, the end token included."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [[*encoding.ids, self._ids["[SEP]"]] for encoding in encodings]
+
+    def answer_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        soft_prompt: Tensor | SoftPrompts | None = None,
+    ) -> Tensor:
+        """Log-probability of each given answer token, in one forward pass (teacher forcing).
+
+        Args:
+            prompts: token ids of each row.
+            answers: token ids, the end token included.
+            soft_prompt: ``[B, P, E]`` or rows of different lengths; gradients flow to it.
+
+        Returns:
+            ``[B, A]`` in fp32, 0 behind each answer's end.
+        """
+        device = self.embedding_table.device
+        start = self._ids["[CLS]"]
+        rows = [[*p, start, *a[:-1]] for p, a in zip(prompts, answers, strict=True)]
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        sources = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        ids, _ = padded(rows, self._ids["[PAD]"])
+        embeds = self.model.word_embeddings(ids.to(device))
+        front = torch.zeros_like(lengths)
+        if soft_prompt is not None:
+            embeds, joined = prepend_to_right_padded(soft_prompt, embeds, lengths)
+            front, lengths = joined - lengths, joined
+        position = torch.arange(embeds.shape[1], device=device).expand(len(rows), -1)
+        types = (position >= (sources + front)[:, None]).long()
+        mask = prefix_mask(sources + front, lengths, embeds.shape[1])
+        states, _ = self.model(embeds, mask, position_ids=position, type_ids=types)
+        labels, real = padded(answers, 0)
+        labels, real = labels.to(device), real.to(device)
+        column = (sources + front)[:, None] + torch.arange(labels.shape[1], device=device)
+        column = column.clamp(max=embeds.shape[1] - 1)
+        wanted = states.gather(1, column[:, :, None].expand(-1, -1, states.shape[2]))
+        logprobs = torch.log_softmax(self.model.logits(wanted).float(), dim=-1)
+        return logprobs.gather(2, labels[:, :, None])[:, :, 0] * real
 
     def parameter_counts(self) -> ParameterCounts:
         """All weights, and those outside of embedding tables."""

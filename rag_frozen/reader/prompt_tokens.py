@@ -70,6 +70,17 @@ class PromptTokens:
             for text, row in zip(texts, rows, strict=True)
         ]
 
+    def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts alone, without special tokens or chat template."""
+        rows = self._tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        return [list(row) for row in rows]
+
+    def token(self, token_id: int) -> str:
+        """A token as the vocabulary writes it."""
+        return str(self._tokenizer.convert_ids_to_tokens(token_id))
+
     def text(self, answer_ids: Sequence[int], prompt: str, *, after: int = 0) -> str:
         """Write an answer's tokens as one line of text.
 

@@ -17,11 +17,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rag_frozen.errors import InputError
+from rag_frozen.errors import InputError, ModelError
 from rag_frozen.models.batching import token_budget_batches
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.source import ModelFolder, resolve_model
-from rag_frozen.prompting.inject import prepend_to_left_padded, prepend_to_right_padded
+from rag_frozen.prompting.inject import (
+    SoftPrompts,
+    prepend_to_left_padded,
+    prepend_to_right_padded,
+)
 from rag_frozen.protocols import PromptGenerator
 from rag_frozen.reader.decoding import Decoding
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
@@ -32,6 +36,7 @@ from rag_frozen.reader.loading import (
     load_language_model,
     model_window,
 )
+from rag_frozen.reader.padding import padded
 from rag_frozen.reader.prompt_tokens import PromptTokens
 from rag_frozen.reader.spelling import passages_begin
 from rag_frozen.types import Context, Generation
@@ -174,7 +179,8 @@ class TransformersReader:
     ) -> list[Generation]:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        inputs = self._inputs(contexts, prompts)
+        soft_prompt = self.prompt_generator.generate(contexts) if self.prompt_generator else None
+        inputs = self._inputs(prompts, soft_prompt)
         settings = inputs.named() | _search(self.decoding)
         front = 0 if inputs.embeds is not None else inputs.ids.shape[1]
         if self.kind == "seq2seq":
@@ -197,14 +203,15 @@ class TransformersReader:
             for (ids, stop), row, context in zip(answers, scores, contexts, strict=True)
         ]
 
-    def _inputs(self, contexts: Sequence[Context], prompts: Sequence[Sequence[int]]) -> _Inputs:
+    def _inputs(
+        self, prompts: Sequence[Sequence[int]], soft_prompt: Tensor | SoftPrompts | None
+    ) -> _Inputs:
         """Pad on the side that the model needs; put the soft prompt in front."""
         left = self.kind == "causal"
-        ids, mask = _padded(prompts, self._pad, left=left)
+        ids, mask = padded(prompts, self._pad, left=left)
         ids, mask = ids.to(self._device), mask.to(self._device)
-        if self.prompt_generator is None:
+        if soft_prompt is None:
             return _Inputs(mask, ids, None)
-        soft_prompt = self.prompt_generator.generate(contexts)
         embeds: Tensor = self.model.get_input_embeddings()(ids)
         if left:
             embeds, mask = prepend_to_left_padded(soft_prompt, embeds, mask)
@@ -213,6 +220,53 @@ class TransformersReader:
             column = torch.arange(embeds.shape[1], device=self._device)
             mask = (column[None] < lengths[:, None]).to(mask.dtype)
         return _Inputs(mask, ids, embeds)
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """``[V, E]``: the input embeddings, beside which soft prompts stand."""
+        table: Tensor = self.model.get_input_embeddings().weight
+        return table
+
+    def token_text(self, token_id: int) -> str:
+        """A token as the vocabulary writes it."""
+        return self._tokens.token(token_id)
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts, special tokens and chat template included."""
+        return self._tokens.encode(texts)
+
+    def encode_answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of answers, the end token included.
+
+        Raises:
+            ModelError: when the model has no end token.
+        """
+        if not self._ends:
+            raise ModelError(f"{self.name} has no end token, so answers cannot be scored.")
+        end = min(self._ends)
+        return [[*ids, end] for ids in self._tokens.encode_bare(texts)]
+
+    def answer_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        soft_prompt: Tensor | SoftPrompts | None = None,
+    ) -> Tensor:
+        """Log-probability of each given answer token, in one forward pass (teacher forcing).
+
+        Args:
+            prompts: token ids of each row.
+            answers: token ids, the end token included.
+            soft_prompt: ``[B, P, E]`` or rows of different lengths; gradients flow to it.
+
+        Returns:
+            ``[B, A]`` in fp32, 0 behind each answer's end.
+        """
+        scores = self._rescored(
+            self._inputs(prompts, soft_prompt), [(list(ids), "end") for ids in answers]
+        )
+        _, real = padded(answers, 0)
+        return scores * real.to(scores.device)
 
     def _cut(self, ids: Sequence[int]) -> tuple[list[int], str]:
         """Cut what was written after the end token or the token that brought a line break."""
@@ -234,7 +288,7 @@ class TransformersReader:
 
     def _rescored(self, inputs: _Inputs, answers: Sequence[tuple[list[int], str]]) -> Tensor:
         """Log-probabilities ``[B, A]`` of answers, in one forward pass over prompt and answer."""
-        ids, real = _padded([answer for answer, _ in answers], self._pad, left=False)
+        ids, real = padded([answer for answer, _ in answers], self._pad, left=False)
         ids, real = ids.to(self._device), real.to(self._device)
         size = ids.shape[1]
         if self.kind == "seq2seq":
@@ -292,20 +346,6 @@ def _search(decoding: Decoding) -> dict[str, Any]:
     if settings["num_beams"] > 1:
         settings |= {"length_penalty": decoding.length_penalty, "early_stopping": False}
     return settings
-
-
-def _padded(
-    rows: Sequence[Sequence[int]], pad_id: int, *, left: bool
-) -> tuple[Tensor, Tensor]:
-    """Ids ``[B, T]`` and mask ``[B, T]``, padded on one side."""
-    size = max(len(row) for row in rows)
-    ids = torch.full((len(rows), size), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), size), dtype=torch.long)
-    for number, row in enumerate(rows):
-        place = slice(size - len(row), size) if left else slice(0, len(row))
-        ids[number, place] = torch.tensor(row, dtype=torch.long)
-        mask[number, place] = 1
-    return ids, mask
 
 
 def _end_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -22,6 +22,7 @@ from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder
+from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
 from rag_frozen.types import Passage
 
@@ -81,6 +82,7 @@ class SentenceEncoder:
         place = choose_device(device)
         form = _read_form(model.path)
         self._tower: TextTower | None = None
+        self._memory: StateMemory | None = None
         self._library: Any = None  # Any: SentenceTransformer, which is untyped
         if form is None:
             from sentence_transformers import SentenceTransformer
@@ -107,6 +109,11 @@ class SentenceEncoder:
         """Length of the vectors."""
         return self._width
 
+    def share_states(self, memory: StateMemory) -> bool:
+        """Keep the token states of questions in ``memory``; False where the library encodes."""
+        self._memory = memory
+        return self._tower is not None
+
     @property
     def tokens_read(self) -> int:
         """Tokens read so far; 0 where the library reads them."""
@@ -118,7 +125,13 @@ class SentenceEncoder:
 
     def encode_questions(self, texts: Sequence[str]) -> Vectors:
         """Return ``[n, d]``."""
-        return self._encode(texts)
+        if self._tower is None or self._memory is None:
+            return self._encode(texts)
+        self._tower.memory = self._memory
+        try:
+            return self._encode(texts)
+        finally:
+            self._tower.memory = None
 
     def encode_passages(self, passages: Sequence[Passage]) -> Vectors:
         """Return ``[n, d]``."""

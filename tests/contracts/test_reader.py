@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 
 from rag_frozen.errors import FrozenWeightsChangedError
 from rag_frozen.models.source import ModelFolder
+from rag_frozen.prompting.bank import PromptBank
 from rag_frozen.protocols import Reader
 from rag_frozen.reader.decoding import Decoding
 from rag_frozen.reader.prefix_lm import PrefixLMConfig
@@ -175,3 +176,75 @@ def test_samples_of_one_question_differ_between_batches(make: Make):
     reader = make("sample", token_budget=1)
     same = contexts([PROMPTS[1]] * 12)
     assert len({generation.text for generation in reader.generate(same)}) > 1
+
+
+def test_given_answers_are_as_likely_as_when_they_were_written(make: Make):
+    reader = make()
+    written = reader.generate(contexts())
+    ended = [(c, g) for c, g in zip(contexts(), written, strict=True) if g.stop != "newline"]
+    prompts = reader.encode_prompts([context.prompt for context, _ in ended])
+    answers = [tokens_of(reader, context) for context, _ in ended]
+    logprobs = reader.answer_logprobs(prompts, answers).sum(dim=1)
+    wanted = [generation.logprob for _, generation in ended]
+    assert logprobs.tolist() == pytest.approx(wanted, abs=1e-3)
+
+
+def test_scoring_a_batch_of_answers_gives_what_one_by_one_gives(make: Make):
+    reader = make()
+    prompts = reader.encode_prompts(PROMPTS)
+    answers = reader.encode_answers(["hamlet", "the king of france", "1898", "red"])
+    together = reader.answer_logprobs(prompts, answers)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        alone = reader.answer_logprobs([prompt], [answer])[0]
+        assert torch.allclose(together[row, : len(answer)], alone, atol=1e-4)
+        assert not together[row, len(answer) :].any()
+
+
+def test_gradients_of_an_answer_reach_the_soft_prompt_alone(make: Make):
+    reader = make()
+    vectors = torch.randn(2, reader.embedding_width, requires_grad=True)
+    prompts = reader.encode_prompts(PROMPTS)
+    answers = reader.encode_answers(["hamlet", "1898", "the nile", "red"])
+    before = reader.answer_logprobs(prompts, answers).sum()
+    loss = -reader.answer_logprobs(prompts, answers, vectors.expand(4, -1, -1)).sum()
+    loss.backward()
+    assert vectors.grad is not None
+    assert float(vectors.grad.abs().max()) > 0
+    assert float(loss.detach()) != pytest.approx(-float(before))
+    assert all(parameter.grad is None for parameter in reader.model.parameters())
+    reader.verify_frozen()
+
+
+def test_prompts_of_several_tasks_in_one_batch_give_what_separate_runs_give(make: Make):
+    torch.manual_seed(0)
+    width = make().embedding_width
+    prompts = {name: torch.randn(n, width) for name, n in (("one", 1), ("three", 3), ("five", 5))}
+    bank = PromptBank(width)
+    for name, vectors in prompts.items():
+        bank.add(name, FixedPrompt(vectors))
+    mixed = make(prompt_generator=bank)
+    named = ["one", "five", None, "three"]
+    together = mixed.generate(
+        [replace(c, soft_prompt=n) for c, n in zip(contexts(), named, strict=True)]
+    )
+    for row, name in enumerate(named):
+        generator = FixedPrompt(prompts[name]) if name else None
+        alone = make(prompt_generator=generator).generate([contexts()[row]])[0]
+        assert together[row].text == alone.text
+        assert together[row].logprob == pytest.approx(alone.logprob, abs=1e-4)
+
+
+def tokens_of(reader: PrefixLMReader | TransformersReader, context: Context) -> list[int]:
+    """The tokens that the reader writes: greedily, one after the other, by scoring each."""
+    [prompt] = reader.encode_prompts([context.prompt])
+    [[end]] = reader.encode_answers([""])
+    written: list[int] = []
+    size = len(reader.embedding_table)
+    while len(written) < 6 and (not written or written[-1] != end):
+        rows = [[*written, token] for token in range(size)]
+        if reader.name != "bart" or written:
+            scores = reader.answer_logprobs([prompt] * size, rows)[:, len(written)]
+            written.append(int(scores.argmax()))
+        else:
+            written.append(4)  # its generation settings force the first token
+    return written

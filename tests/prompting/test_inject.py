@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_frozen.errors import InputError
-from rag_frozen.prompting.inject import prepend_to_left_padded, prepend_to_right_padded
+from rag_frozen.prompting.inject import (
+    SoftPrompts,
+    prepend_to_left_padded,
+    prepend_to_right_padded,
+)
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig, prefix_mask
 from tests.tiny import save_bart, save_gpt2, save_llama, save_t5
 
@@ -37,6 +41,24 @@ def test_the_soft_prompt_touches_the_first_real_token(shape):
         wanted = torch.cat([soft[row], right[row, :length]])
         assert torch.equal(joined[row, -(n + length) :], wanted)
         assert seen[row].tolist() == [0] * (max(lengths) - length) + [1] * (n + length)
+        assert torch.equal(joined_right[row, : n + length], wanted)
+        assert int(new_lengths[row]) == n + length
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.integers(0, 5)), min_size=1, max_size=5))
+def test_rows_may_carry_soft_prompts_of_different_lengths(pairs):
+    lengths, own = [length for length, _ in pairs], [n for _, n in pairs]
+    soft = torch.rand(len(pairs), max(own), 2)
+    prompts = SoftPrompts(soft, torch.tensor(own))
+    embeds, mask = rows(lengths, left=True)
+    right, _ = rows(lengths, left=False)
+    joined, seen = prepend_to_left_padded(prompts, embeds, mask)
+    joined_right, new_lengths = prepend_to_right_padded(prompts, right, torch.tensor(lengths))
+    for row, (length, n) in enumerate(pairs):
+        wanted = torch.cat([soft[row, :n], right[row, :length]])
+        assert torch.equal(joined[row, joined.shape[1] - n - length :], wanted)
+        assert int(seen[row].sum()) == n + length
+        assert seen[row].sort().values.tolist() == seen[row].tolist()
         assert torch.equal(joined_right[row, : n + length], wanted)
         assert int(new_lengths[row]) == n + length
 
