@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -243,7 +244,7 @@ def load_head(
         config = GeneratorConfig(**(record.generator or {}))
         module = CrossAttentionGenerator(config, reader_norm=1.0)
         module.load_state_dict(tensors)
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, str(error).splitlines()[0]) from error
     if encoder is None or encoder.digest != record.encoder_digest:
         found = "none" if encoder is None else f"{encoder.name} ({encoder.digest[:16]})"

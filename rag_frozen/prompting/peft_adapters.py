@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rag_frozen.errors import DataFormatError, InputError
@@ -81,7 +82,7 @@ def import_peft(folder: Path, *, width: int) -> SoftPrompt:
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(str(folder / _WEIGHTS))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{folder} holds no adapter that can be read: {error}. It needs {_CONFIG} and "
             f"{_WEIGHTS}."

@@ -73,7 +73,7 @@ def test_the_funnel_counts_and_bounds():
 def test_without_a_search_of_the_corpus_retrieval_is_to_blame():
     known = with_losses(ROWS, {})
     assert [one.lost_at for one in known if one.id == "nowhere"] == ["retrieval"]
-    assert [stage.stage for stage in funnel(known)][0] == "retrieval"
+    assert next(stage.stage for stage in funnel(known)) == "retrieval"
 
 
 def test_closed_book_questions_are_lost_by_the_reader():
@@ -98,7 +98,7 @@ def test_the_corpus_is_searched_for_what_retrieval_missed():
     (first, second, _) = result.scored
     assert (first.in_corpus, first.lost_at) == (True, "retrieval")  # rome stands in p1
     assert second.in_corpus is True
-    assert [stage.stage for stage in result.funnel][0] == "corpus"
+    assert next(stage.stage for stage in result.funnel) == "corpus"
 
 
 def test_answers_are_found_by_whole_tokens_in_a_row():

@@ -301,4 +301,3 @@ def test_a_run_that_is_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path: 
         folder, kills = _killed_runs(tmp_path / f"b{seed}", kills=5, seed=seed)
         assert kills == 5
         assert contents(folder) == contents(whole.folder)
-    print("\n20 kills in 4 runs, the same files each time")
