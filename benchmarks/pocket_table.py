@@ -37,7 +37,7 @@ def main() -> None:
             matched = [row.exact_match for row in result.scored if row.answers]
             p = f"{mcnemar_p(matched, plain):.2g}" if reranked else ""
             plain = plain or matched
-            recall = " / ".join(f"{result.recall["final"][k]:.1f}" for k in (1, 5, 20))
+            recall = " / ".join(f"{result.recall['final'][k]:.1f}" for k in (1, 5, 20))
             print(
                 f"| {name} | {'yes' if reranked else 'no'} | {result.exact_match:.1f} "
                 f"[{low:.1f}, {high:.1f}] | {result.f1:.1f} | {recall} | {p} |",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rag_frozen.errors import RecipeError
 from rag_frozen.indexing.build import (
@@ -18,9 +18,8 @@ from rag_frozen.indexing.build import (
     open_store,
 )
 from rag_frozen.indexing.build import build_index as build_index_recipe
-from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.source import resolve_model
-from rag_frozen.packing.packer import CountTokens, GreedyPacker, PackingBudget
+from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.pipeline import (
     KeepOrder,
     NoPacking,
@@ -30,12 +29,10 @@ from rag_frozen.pipeline import (
     Pipeline,
 )
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
+from rag_frozen.reader.make import make_reader
 from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import load_recipe
-
-if TYPE_CHECKING:
-    from rag_frozen.reader.decoding import Decoding
 
 __all__ = ["build_index", "load_pipeline"]
 
@@ -117,14 +114,14 @@ def _indexes(
 
 
 def _packer_and_reader(settings: recipes.PipelineRecipe) -> tuple[Packer, Reader]:
-    reader, window, count_tokens = _reader(settings)
+    reader = make_reader(settings.reader, device=settings.device, dtype=settings.dtype)
     packer = GreedyPacker(
         settings.packing.template,
         PackingBudget(
-            min(window, settings.packing.window or window),
+            min(reader.window, settings.packing.window or reader.window),
             answer=settings.reader.decoding.max_new_tokens,
         ),
-        count_tokens=count_tokens,
+        count_tokens=reader.count_tokens,
         max_passages=settings.packing.max_passages,
         order=settings.packing.order,
     )
@@ -199,41 +196,3 @@ def _reranker(settings: recipes.PipelineRecipe, k: int) -> tuple[Reranker, int]:
                 dtype=settings.dtype,
             )
             return reranker, min(chosen.depth, k)
-
-
-def _reader(settings: recipes.PipelineRecipe) -> tuple[Reader, int, CountTokens]:
-    chosen = settings.reader
-    device = choose_device(settings.device)
-    dtype = choose_dtype(device, settings.dtype)
-    match chosen:
-        case recipes.PrefixReader():
-            from rag_frozen.reader.prefix_reader import PrefixLMReader
-
-            pocket = PrefixLMReader.from_folder(
-                resolve_model(chosen.model).path,
-                resolve_model(chosen.encoder).path,
-                decoding=_decoding(chosen.decoding),
-                name=chosen.model,
-                device=device,
-                dtype=dtype,
-            )
-            return pocket, pocket.window, pocket.count_tokens
-        case _:
-            from rag_frozen.reader.transformers_reader import TransformersReader
-
-            reader = TransformersReader(
-                resolve_model(chosen.model, revision=chosen.revision),
-                kind=chosen.kind,
-                decoding=_decoding(chosen.decoding),
-                device=device,
-                dtype=dtype,
-                chat_template=isinstance(chosen, recipes.CausalReader) and chosen.chat_template,
-                window=chosen.window if isinstance(chosen, recipes.Seq2SeqReader) else None,
-            )
-            return reader, reader.window, reader.count_tokens
-
-
-def _decoding(settings: recipes.DecodingSettings) -> Decoding:
-    from rag_frozen.reader.decoding import Decoding
-
-    return Decoding(**settings.model_dump())

@@ -7,14 +7,13 @@ suite under ``tests/contracts`` that every implementation passes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rag_frozen.types import Context, Generation, Passage, Question, Ranking
 
 if TYPE_CHECKING:
     import torch
-
-    from rag_frozen.prompting.inject import SoftPrompts
 
 __all__ = [
     "Packer",
@@ -23,7 +22,22 @@ __all__ = [
     "Reader",
     "Reranker",
     "Retriever",
+    "SoftPrompts",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftPrompts:
+    """The soft prompts of a batch: ``vectors: [B, P, E]``, of which the first ``lengths: [B]`` of
+    each row count (all of them where it is None)."""
+
+    vectors: torch.Tensor
+    lengths: torch.Tensor | None = None
+
+    def repeated(self, times: int) -> SoftPrompts:
+        """Each row ``times`` times, one after the other."""
+        lengths = None if self.lengths is None else self.lengths.repeat_interleave(times)
+        return SoftPrompts(self.vectors.repeat_interleave(times, dim=0), lengths)
 
 
 @runtime_checkable

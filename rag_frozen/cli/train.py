@@ -32,8 +32,10 @@ def run_training(
     done = train(recipe, root=root, overrides=overrides, report=told)
     if as_json:
         row = {"folder": str(done.folder), "metrics": done.metrics, "seconds": done.seconds}
-        print(json.dumps({**row, "reused": done.reused}))
+        print(json.dumps({**row, "reused": done.reused, "faults": list(done.faults)}))
         return
     print(f"{'Was there already' if done.reused else 'Trained'}: {done.folder}")
     for name, value in done.metrics.items():
-        print(f"  {name}: {value:.2f}")
+        print(f"  {name}: {value:.4g}")
+    for fault in done.faults:
+        print(f"  not good: {fault}", file=sys.stderr)

@@ -9,28 +9,13 @@ token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from rag_frozen.errors import InputError
+from rag_frozen.protocols import SoftPrompts
 
 __all__ = ["SoftPrompts", "prepend_to_left_padded", "prepend_to_right_padded"]
-
-
-@dataclass(frozen=True, slots=True)
-class SoftPrompts:
-    """The soft prompts of a batch: ``vectors: [B, P, E]``, of which the first ``lengths: [B]`` of
-    each row count (all of them where it is None)."""
-
-    vectors: Tensor
-    lengths: Tensor | None = None
-
-    def repeated(self, times: int) -> SoftPrompts:
-        """Each row ``times`` times, one after the other."""
-        lengths = None if self.lengths is None else self.lengths.repeat_interleave(times)
-        return SoftPrompts(self.vectors.repeat_interleave(times, dim=0), lengths)
 
 
 def prepend_to_right_padded(

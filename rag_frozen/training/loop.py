@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -21,10 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rag_frozen.errors import ArtifactMismatchError
-from rag_frozen.training.settings import OptimiserSettings
+from rag_frozen.errors import ArtifactMismatchError, InputError
+from rag_frozen.training.optimisers import learning_rate_at, make_optimiser
+from rag_frozen.training.settings import EarlyStopping, OptimiserSettings
 
-__all__ = ["LoopResult", "Progress", "TrainingTask", "learning_rate_at", "run_loop"]
+__all__ = ["LoopResult", "Progress", "TrainingTask", "run_loop"]
 
 _LOG = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
@@ -68,24 +70,14 @@ class Progress:
 
 @dataclass(slots=True)
 class LoopResult:
-    """Curves of a finished training: one row a report."""
+    """Curves of a finished training, one row a report; what early stopping did."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
-
-
-def learning_rate_at(step: int, n_steps: int, settings: OptimiserSettings) -> float:
-    """Warm up in a line, then fall in a line to zero at ``n_steps``.
-
-    >>> settings = OptimiserSettings(learning_rate=1.0, warmup_steps=10)
-    >>> [round(learning_rate_at(s, 110, settings), 2) for s in (0, 9, 10, 60, 109)]
-    [0.1, 1.0, 1.0, 0.5, 0.01]
-    """
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    left = (n_steps - step) / max(1, n_steps - settings.warmup_steps)
-    return settings.learning_rate * max(0.0, left)
+    best_step: int | None = None
+    """The step whose weights were kept, where early stopping was asked for."""
+    stopped_early: bool = False
 
 
 @dataclass(slots=True)
@@ -95,6 +87,7 @@ class _Run(Generic[Batch]):
     optimiser: torch.optim.Optimizer
     result: LoopResult
     step: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def run_loop(
@@ -108,6 +101,7 @@ def run_loop(
     checkpoint_every: int,
     report: Callable[[Progress], None],
     report_every: int = 20,
+    early_stopping: EarlyStopping | None = None,
 ) -> LoopResult:
     """Train to the end, continuing from a checkpoint where there is one.
 
@@ -120,27 +114,19 @@ def run_loop(
         validate_every: steps between validations (one more at the end).
         checkpoint_every: steps between checkpoints.
         report: is called every ``report_every`` steps and after each validation.
+        early_stopping: when to stop before the end; the model then has its best weights.
 
     Raises:
         ArtifactMismatchError: when the checkpoint is that of another training.
+        InputError: when early stopping names a metric that the task does not measure.
     """
     parameters = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
-    decay = [p for p in parameters.values() if p.dim() > 1]
-    plain = [p for p in parameters.values() if p.dim() <= 1]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": decay, "weight_decay": settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        fused=True,
-    )
+    optimiser = make_optimiser(settings, parameters)
     run = _Run(task, parameters, optimiser, LoopResult())
-    _restore(run, checkpoints, identity)
-    began, began_step, total = time.monotonic(), run.step, torch.zeros(())
+    total = _restore(run, checkpoints, identity)
+    began, began_step = time.monotonic(), run.step
     earlier = run.result.seconds
-    while run.step < task.n_steps:
+    while run.step < task.n_steps and not run.result.stopped_early:
         rate = learning_rate_at(run.step, task.n_steps, settings)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -158,6 +144,9 @@ def run_loop(
         if run.step % validate_every == 0 or last:
             metrics = dict(task.validate())
             run.result.metrics.append({"step": run.step, **metrics})
+            if early_stopping is not None:
+                _judge(run, early_stopping)
+            last = last or run.result.stopped_early
         if run.step % report_every == 0 or metrics is not None:
             since = run.step - (run.result.losses[-1]["step"] if run.result.losses else 0)
             mean = float(total) / max(1, since)
@@ -177,7 +166,27 @@ def run_loop(
             )
         if run.step % checkpoint_every == 0 or last:
             _save(run, checkpoints, identity, total)
+    if early_stopping is not None:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(run.best[name])
     return run.result
+
+
+def _judge(run: _Run[Any], rule: EarlyStopping) -> None:
+    """Keep the weights when the metric rose; stop when it did not rise for long."""
+    curve = [row.get(rule.metric) for row in run.result.metrics]
+    if curve[-1] is None:
+        known = ", ".join(name for name in run.result.metrics[-1] if name != "step")
+        raise InputError(
+            f"Early stopping watches {rule.metric!r}, which is not measured. Measured: {known}."
+        )
+    values = [-math.inf if value is None else value for value in curve]
+    best = max(range(len(values)), key=lambda place: (values[place], -place))
+    if best == len(values) - 1:
+        run.result.best_step = run.step
+        run.best = {name: p.detach().cpu().clone() for name, p in run.parameters.items()}
+    run.result.stopped_early = len(values) - 1 - best >= rule.patience
 
 
 def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> None:
@@ -190,6 +199,7 @@ def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> No
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
         for key, value in run.optimiser.state[parameter].items():
             tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
     save_file(tensors, str(fresh / "state.safetensors"))
     record = {
         "identity": identity,
@@ -197,6 +207,8 @@ def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> No
         "losses": run.result.losses,
         "metrics": run.result.metrics,
         "seconds": run.result.seconds,
+        "best_step": run.result.best_step,
+        "stopped_early": run.result.stopped_early,
     }
     (fresh / "state.json").write_text(json.dumps(record), encoding="utf-8")
     done = checkpoints / f"step-{run.step:07d}"
@@ -206,10 +218,11 @@ def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> No
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _restore(run: _Run[Any], checkpoints: Path, identity: str) -> None:
+def _restore(run: _Run[Any], checkpoints: Path, identity: str) -> Tensor:
+    """Take over the last checkpoint, if any; return the loss summed since the last report."""
     found = sorted(p for p in checkpoints.glob("step-*") if not p.name.endswith(".partial"))
     if not found:
-        return
+        return torch.zeros(())
     folder = found[-1]
     record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if record["identity"] != identity:
@@ -234,4 +247,13 @@ def _restore(run: _Run[Any], checkpoints: Path, identity: str) -> None:
     run.step = record["step"]
     run.result.losses, run.result.metrics = record["losses"], record["metrics"]
     run.result.seconds = record["seconds"]
+    run.result.best_step = record.get("best_step")
+    run.result.stopped_early = bool(record.get("stopped_early", False))
+    run.best = {
+        name.removeprefix("best."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("best.")
+    }
     _LOG.info("Continuing from step %d of %s", run.step, folder)
+    summed: Tensor = tensors["loss"]
+    return summed

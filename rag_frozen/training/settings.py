@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rag_frozen.packing.template import PromptTemplate
 
 __all__ = [
+    "EarlyStopping",
     "HubData",
     "MixtureSettings",
     "OptimiserSettings",
@@ -89,13 +90,23 @@ class MixtureSettings(_Frozen):
 
 
 class OptimiserSettings(_Frozen):
-    """AdamW with warm-up and a linear fall to zero."""
+    """Optimiser and schedule: warm-up, then a linear fall to zero or a constant rate."""
 
+    kind: Literal["adamw", "adafactor"] = "adamw"
+    schedule: Literal["linear", "constant"] = "linear"
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     max_gradient_norm: float = Field(1.0, gt=0)
+
+
+class EarlyStopping(_Frozen):
+    """Stop when a validation metric (higher is better) did not rise ``patience`` times in a row;
+    the best weights are kept."""
+
+    metric: str
+    patience: int = Field(5, ge=1)
 
 
 class ReaderTraining(_Frozen):

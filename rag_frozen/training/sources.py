@@ -21,6 +21,7 @@ __all__ = [
     "ValidationRow",
     "excluded_ids",
     "hold_out",
+    "hub_rows",
     "load_reading_data",
     "map_rows",
     "read_passage_source",
@@ -180,7 +181,7 @@ def excluded_ids(source: PassageSource, path: Path | None) -> set[str]:
 def read_passage_source(source: PassageSource, path: Path | None) -> Iterable[Passage]:
     """Read passages from the source's files below ``path``, or from its hub data set."""
     if path is None:
-        for number, row in enumerate(_hub_rows(source.hub)):
+        for number, row in enumerate(hub_rows(source.hub)):
             words = str(row["text"]).split()
             for start in range(0, max(len(words) - 40, 0), 100):
                 text = " ".join(words[start : start + 100])
@@ -197,7 +198,7 @@ def read_passage_source(source: PassageSource, path: Path | None) -> Iterable[Pa
 def read_rows(source: ReadingSource, path: Path | None) -> Iterable[Mapping[str, Any]]:
     """Read a source's rows: question, answers, title, text, and what else its file holds."""
     rows = (
-        (_from_squad(row) for row in _hub_rows(source.hub))
+        (_from_squad(row) for row in hub_rows(source.hub))
         if path is None
         else read_json_lines(path / source.file)
     )
@@ -224,7 +225,8 @@ def _from_squad(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _hub_rows(hub: HubData | None) -> Iterable[Mapping[str, Any]]:
+def hub_rows(hub: HubData | None) -> Iterable[Mapping[str, Any]]:
+    """Read a hub data set's rows as they are; none, with a warning, where a source has no hub."""
     if hub is None:
         _LOG.warning("A source of the recipe has no public data set and is left out: no data.path")
         return ()

@@ -39,6 +39,8 @@ from rag_frozen.rerank.pocket import (
     save_pocket_classifier,
 )
 from rag_frozen.training.loop import LoopResult, Progress, run_loop
+from rag_frozen.training.prompt_settings import PromptTraining
+from rag_frozen.training.prompt_training import train_prompt
 from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.reranker_task import RerankerTask, load_ranking_data
@@ -58,6 +60,8 @@ class TrainingReport:
     metrics: dict[str, float]
     seconds: float
     reused: bool = False
+    faults: tuple[str, ...] = ()
+    """Why a trained prompt is not good; empty for a good one, and for other trainings."""
 
 
 def train(
@@ -93,10 +97,16 @@ def train(
                 path, RerankerTraining, folder="pipelines/train", overrides=overrides
             )
             return _train_reranker(reranker, home, report)
+        case "prompt":
+            prompt = load_recipe(
+                path, PromptTraining, folder="pipelines/train", overrides=overrides
+            )
+            made = train_prompt(prompt, home, report)
+            return TrainingReport(made.folder, made.metrics, made.seconds, made.reused, made.faults)
         case _:
             raise RecipeError(
-                f"The recipe {path} is of kind {kind!r}; what can be trained is pocket-reader and "
-                "pocket-reranker."
+                f"The recipe {path} is of kind {kind!r}; what can be trained is pocket-reader, "
+                "pocket-reranker and prompt."
             )
 
 

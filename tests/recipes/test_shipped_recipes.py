@@ -11,11 +11,16 @@ from rag_frozen.recipes.evaluation import EvalRecipe
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import list_recipes, load_recipe
 from rag_frozen.recipes.pipeline import ClosedBook, Fusion, PipelineRecipe
+from rag_frozen.training.prompt_settings import PromptTraining
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.settings import ReaderTraining
 
 ROOT = Path(__file__).parents[2]
-TRAININGS = {"pocket-reader": ReaderTraining, "pocket-reranker": RerankerTraining}
+TRAININGS = {
+    "pocket-reader": ReaderTraining,
+    "pocket-reranker": RerankerTraining,
+    "prompt": PromptTraining,
+}
 
 
 @pytest.mark.parametrize("name", list_recipes("indexes"))
