@@ -19,6 +19,8 @@ from rag_frozen.indexing.build import (
 )
 from rag_frozen.indexing.build import build_index as build_index_recipe
 from rag_frozen.models.source import resolve_model
+from rag_frozen.models.state_memory import StateMemory
+from rag_frozen.normalization import normalize_answer
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.pipeline import (
     KeepOrder,
@@ -28,7 +30,11 @@ from rag_frozen.pipeline import (
     NoRetrieval,
     Pipeline,
 )
+from rag_frozen.prompting.bank import PromptBank
+from rag_frozen.prompting.ensemble import EnsembleReader
+from rag_frozen.prompting.loading import load_prompt
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
+from rag_frozen.reader.confidence import calibrated
 from rag_frozen.reader.make import make_reader
 from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe
@@ -68,7 +74,8 @@ def load_pipeline(
     store: PassageStore = NoPassages() if built is None else open_store(built)
     retriever, k = _retriever(settings.retrieval, built, store, settings.device)
     reranker, depth = (KeepOrder(), k) if until == "retrieve" else _reranker(settings, k)
-    packer, reader = _packer_and_reader(settings) if until == "read" else (NoPacking(), NoReader())
+    stages = (NoPacking(), NoReader(), None)
+    packer, reader, prompts = _reading(settings, retriever) if until == "read" else stages
     return Pipeline(
         name=settings.name,
         store=store,
@@ -80,6 +87,8 @@ def load_pipeline(
         rerank_depth=depth,
         recipe=settings.model_dump(mode="json"),
         artifacts={part.role: part.fingerprint for part in built.parts} if built else {},
+        prompts=prompts,
+        confidence=partial(calibrated, **settings.confidence.model_dump()),
     )
 
 
@@ -113,19 +122,55 @@ def _indexes(
     return index_parts(index, root=root)
 
 
-def _packer_and_reader(settings: recipes.PipelineRecipe) -> tuple[Packer, Reader]:
-    reader = make_reader(settings.reader, device=settings.device, dtype=settings.dtype)
+def _reading(
+    settings: recipes.PipelineRecipe, retriever: Retriever
+) -> tuple[Packer, Reader, PromptBank | None]:
+    """Packer and reader, and the bank of the prompts that condition it."""
+    plain = make_reader(settings.reader, device=settings.device, dtype=settings.dtype)
+    bank = PromptBank(
+        plain.embedding_width,
+        load=partial(
+            load_prompt,
+            reader_digest=plain.digest,
+            device=plain.embedding_table.device,
+            dtype=plain.embedding_table.dtype,
+            share_states=partial(_share_states, retriever),
+            accept_unproven=getattr(settings.prompt, "accept_unproven", False),
+        ),
+    )
+    plain.prompt_generator = bank
+    reader: Reader = plain
+    match settings.prompt:
+        case recipes.SoftPromptSettings(path=path):
+            bank.add("recipe", path, default=True)
+        case recipes.PromptEnsembleSettings(paths=paths, vote=vote):
+            names = [f"member {number}" for number in range(1, len(paths) + 1)]
+            for name, path in zip(names, paths, strict=True):
+                bank.add(name, path)
+            reader = EnsembleReader(plain, names, normalize=normalize_answer, method=vote)
     packer = GreedyPacker(
         settings.packing.template,
         PackingBudget(
-            min(reader.window, settings.packing.window or reader.window),
+            min(plain.window, settings.packing.window or plain.window),
             answer=settings.reader.decoding.max_new_tokens,
         ),
-        count_tokens=reader.count_tokens,
+        count_tokens=plain.count_tokens,
         max_passages=settings.packing.max_passages,
         order=settings.packing.order,
+        soft_prompt=lambda: bank.length,
     )
-    return packer, reader
+    return packer, reader, bank
+
+
+def _share_states(retriever: Retriever, digest: str, memory: StateMemory) -> bool:
+    """Have the dense retriever keep its questions' states, if it encodes with that model."""
+    parts = [part for _, part, _ in getattr(retriever, "parts", ())] or [retriever]
+    for part in parts:
+        encoder = getattr(part, "encoder", None)
+        share = getattr(encoder, "share_states", None)
+        if share is not None and getattr(encoder, "digest", None) == digest:
+            return bool(share(memory))
+    return False
 
 
 def _retriever(

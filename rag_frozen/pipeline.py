@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from rag_frozen.errors import InputError
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
@@ -30,6 +30,9 @@ from rag_frozen.types import (
     Ranking,
     sort_hits,
 )
+
+if TYPE_CHECKING:
+    from rag_frozen.prompting.bank import PromptBank
 
 __all__ = [
     "MAX_QUESTION_WORDS",
@@ -140,6 +143,8 @@ class Pipeline:
         rerank_depth: int,
         recipe: Mapping[str, Any] | None = None,  # Any: JSON values
         artifacts: Mapping[str, str] | None = None,
+        prompts: PromptBank | None = None,
+        confidence: Callable[[float], float] = lambda probability: probability,
     ) -> None:
         """Put stages together.
 
@@ -149,6 +154,8 @@ class Pipeline:
             rerank_depth: so many of them are fetched, reranked and offered to packing.
             recipe: the resolved recipe, for the records of runs.
             artifacts: role -> fingerprint of what the stages stand on.
+            prompts: the soft prompts that condition the reader, where it has a place for them.
+            confidence: makes a confidence of an answer's probability.
         """
         self.name = name
         self.store = store
@@ -160,23 +167,58 @@ class Pipeline:
         self.rerank_depth = rerank_depth
         self.recipe = dict(recipe or {})
         self.artifacts = dict(artifacts or {})
+        self._prompts = prompts
+        self._confidence = confidence
 
-    def ask(self, text: str) -> Answer:
+    @property
+    def prompts(self) -> PromptBank:
+        """The soft prompts over this pipeline's reader: ``.add("name", path)``, ``.drop("name")``.
+
+        Raises:
+            InputError: when its reader takes none.
+        """
+        if self._prompts is None:
+            raise InputError(f"The reader of the pipeline {self.name} takes no soft prompts.")
+        return self._prompts
+
+    def ask(self, text: str, *, prompt: str | None = None, min_confidence: float = 0.0) -> Answer:
         """Answer one question.
 
-        Raises:
-            InputError: when the question is empty, too long, or no text.
-        """
-        return self.answer([text])[0]
+        Args:
+            text: the question.
+            prompt: name of a loaded soft prompt; the recipe's by default.
+            min_confidence: below it the answer is withheld (``abstained``, empty text).
 
-    def answer(self, questions: Sequence[str | Question]) -> list[Answer]:
+        Raises:
+            InputError: when the question is empty, too long, or no text; for an unknown prompt.
+        """
+        return self.answer([text], prompts=[prompt], min_confidence=min_confidence)[0]
+
+    def answer(
+        self,
+        questions: Sequence[str | Question],
+        *,
+        prompts: Sequence[str | None] | None = None,
+        min_confidence: float = 0.0,
+    ) -> list[Answer]:
         """Answer a batch of questions, in order.
 
+        Args:
+            questions: texts, or questions with ids.
+            prompts: for each question the name of a loaded soft prompt, None for the recipe's.
+            min_confidence: below it an answer is withheld.
+
         Raises:
-            InputError: when a question is empty, too long, or no text.
+            InputError: when a question is empty, too long, or no text; for an unknown prompt.
         """
         asked = as_questions(questions)
-        return self.read(self.prepare(asked)) if asked else []
+        if not asked:
+            return []
+        answers = self.read(self._conditioned(self.prepare(asked), prompts))
+        return [
+            _withheld(answer) if answer.confidence < min_confidence else answer
+            for answer in answers
+        ]
 
     def prepare(self, questions: Sequence[Question]) -> Prepared:
         """The first half of :meth:`answer`: everything before the reader.
@@ -214,7 +256,7 @@ class Pipeline:
             Answer(
                 question=context.question,
                 text=generation.text,
-                confidence=math.exp(min(generation.logprob, 0.0)),
+                confidence=self._confidence(math.exp(min(generation.logprob, 0.0))),
                 hits=_final_ranking(ranking, scores),
                 rankings=(*parts.items(), ("retrieve", ranking)),
                 evidence=_evidence(
@@ -235,6 +277,23 @@ class Pipeline:
     ) -> list[Ranking]:
         """Return the retrieval's rankings alone, of at most ``k`` hits."""
         return self.retriever.retrieve(as_questions(questions), k=k or self.k)
+
+    def _conditioned(self, prepared: Prepared, names: Sequence[str | None] | None) -> Prepared:
+        """Write each context's soft prompt into it."""
+        if names is None or not any(names):
+            return prepared
+        if len(names) != len(prepared.contexts):
+            raise InputError(
+                f"{len(names)} prompts were named for {len(prepared.contexts)} questions. Name one "
+                "each, None for the recipe's own."
+            )
+        for name in {name for name in names if name}:
+            self.prompts.get(name)  # an unknown name is told before anything is read
+        contexts = [
+            replace(context, soft_prompt=name) if name else context
+            for context, name in zip(prepared.contexts, names, strict=True)
+        ]
+        return replace(prepared, contexts=contexts)
 
     def _retrieve(self, asked: Sequence[Question]) -> list[tuple[Ranking, dict[str, Ranking]]]:
         """Rankings, and beside a fused one those that it was fused from."""
@@ -306,6 +365,12 @@ def _evidence(
         )
         for passage_id in passage_ids
     )
+
+
+def _withheld(answer: Answer) -> Answer:
+    """The answer's place without its text: what would have been said stays in ``generation``."""
+    evidence = tuple(replace(one, offsets=()) for one in answer.evidence)
+    return replace(answer, text="", abstained=True, evidence=evidence)
 
 
 def _final_ranking(retrieved: Ranking, reranked: Ranking) -> Ranking:

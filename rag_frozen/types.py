@@ -129,9 +129,11 @@ class Answer:
 
     ``text`` is empty when the reader says that the passages hold no answer. ``confidence`` is in
     [0, 1]: the probability that the reader gives to its own answer, e raised to the generation's
-    ``logprob``. ``hits`` is the final ranking (after reranking when there is a reranker);
-    ``rankings`` holds (stage, ranking) pairs of what came before it: ``retrieve``, and beside a
-    fused ranking each of those that it was fused from.
+    ``logprob``, or what the pipeline's calibration makes of it. ``abstained`` is true when the
+    answer was withheld because its confidence is below what was asked for. ``hits`` is the final
+    ranking (after reranking when there is a reranker); ``rankings`` holds (stage, ranking) pairs of
+    what came before it: ``retrieve``, and beside a fused ranking each of those that it was fused
+    from.
     ``seconds`` holds (stage, seconds) pairs; a batch's time is shared out evenly among its
     questions.
     """
@@ -143,6 +145,7 @@ class Answer:
     rankings: tuple[tuple[str, Ranking], ...] = field(default=(), repr=False)
     evidence: tuple[Evidence, ...] = ()
     seconds: tuple[tuple[str, float], ...] = ()
+    abstained: bool = False
     context: Context | None = field(default=None, repr=False)
     generation: Generation | None = field(default=None, repr=False)
 

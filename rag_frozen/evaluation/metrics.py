@@ -16,11 +16,11 @@ passage, within a word too. Numbers of the two must not be compared; each carrie
 
 from __future__ import annotations
 
-import re
-import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+from rag_frozen.normalization import normalize_answer
 
 __all__ = [
     "METRIC_VERSIONS",
@@ -38,18 +38,6 @@ METRIC_VERSIONS = {
     "answer_recall": "dpr-answer-recall/1",
     "substring_recall": "substring-answer-recall/1",
 }
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalize_answer(text: str) -> str:
-    """Normalise as the SQuAD scorer does.
-
-    >>> normalize_answer("The  Eiffel-Tower!")
-    'eiffeltower'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rag_frozen.errors import InputError
@@ -52,6 +52,7 @@ class GreedyPacker:
         count_tokens: CountTokens,
         max_passages: int | None = None,
         order: Literal["best_first", "best_last"] = "best_first",
+        soft_prompt: Callable[[], int] | None = None,
     ) -> None:
         """Set up.
 
@@ -61,6 +62,8 @@ class GreedyPacker:
             count_tokens: counts with the reader's tokenizer.
             max_passages: at most so many passages, or as many as fit.
             order: where the best passage stands: at the beginning, or next to the end.
+            soft_prompt: asked at each call for the length of the longest soft prompt that is
+                loaded, where that can change; the budget's own is then not used.
 
         Raises:
             InputError: when the budget leaves no room, or ``max_passages`` is negative.
@@ -78,6 +81,7 @@ class GreedyPacker:
         self.max_passages = max_passages
         self._count = count_tokens
         self._order = order
+        self._soft_prompt = soft_prompt
 
     def pack(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
@@ -87,6 +91,8 @@ class GreedyPacker:
         Raises:
             InputError: when a question alone does not fit.
         """
+        if self._soft_prompt is not None:
+            self.budget = replace(self.budget, soft_prompt=self._soft_prompt())
         return [
             self._pack_one(question, candidates)
             for question, candidates in zip(questions, passages, strict=True)

@@ -61,6 +61,16 @@ class EnsembleReader:
         self._normalize = normalize
         self._method = method
 
+    @property
+    def digest(self) -> str:
+        """Of the frozen reader's weights."""
+        return str(getattr(self.reader, "digest", ""))
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Of the frozen reader: all weights, and those outside of embedding tables."""
+        counts: tuple[int, int] = self.reader.parameter_counts()  # type: ignore[attr-defined]
+        return counts
+
     def generate(self, contexts: Sequence[Context]) -> list[Generation]:
         """Answer each context with the members' choice.
 

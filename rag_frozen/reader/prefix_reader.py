@@ -201,7 +201,7 @@ class PrefixLMReader:
         batches = token_budget_batches(lengths, budget=self._token_budget)
         for number, rows in enumerate(batches):
             soft_prompt = None
-            if self.prompt_generator is not None:
+            if self.prompt_generator is not None and self.prompt_generator.length:
                 soft_prompt = self.prompt_generator.generate([contexts[row] for row in rows])
             decoded = decode(
                 self.model,

@@ -179,7 +179,9 @@ class TransformersReader:
     ) -> list[Generation]:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        soft_prompt = self.prompt_generator.generate(contexts) if self.prompt_generator else None
+        soft_prompt = None
+        if self.prompt_generator is not None and self.prompt_generator.length:
+            soft_prompt = self.prompt_generator.generate(contexts)
         inputs = self._inputs(prompts, soft_prompt)
         settings = inputs.named() | _search(self.decoding)
         front = 0 if inputs.embeds is not None else inputs.ids.shape[1]

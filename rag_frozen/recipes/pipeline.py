@@ -13,21 +13,26 @@ __all__ = [
     "Bm25Retrieval",
     "CausalReader",
     "ClosedBook",
+    "ConfidenceSettings",
     "CrossEncoder",
     "DecodingSettings",
     "DenseRetrieval",
     "Fusion",
     "MinMaxFusion",
+    "NoPrompt",
     "NoReranker",
     "PackingSettings",
     "PipelineRecipe",
     "PrefixReader",
+    "PromptEnsembleSettings",
+    "PromptSettings",
     "ReaderSettings",
     "ReciprocalRankFusion",
     "ReplayRetrieval",
     "RerankerSettings",
     "RetrievalSettings",
     "Seq2SeqReader",
+    "SoftPromptSettings",
     "SpiderFusion",
 ]
 
@@ -182,6 +187,43 @@ class Seq2SeqReader(_Frozen):
 ReaderSettings = Annotated[PrefixReader | CausalReader | Seq2SeqReader, Field(discriminator="kind")]
 
 
+class NoPrompt(_Frozen):
+    """The plain frozen reader."""
+
+    kind: Literal["none"] = "none"
+
+
+class SoftPromptSettings(_Frozen):
+    """A trained prompt, by its folder. One whose training's proof failed is refused unless
+    ``accept_unproven`` is set."""
+
+    kind: Literal["soft-prompt"]
+    path: Path
+    accept_unproven: bool = False
+
+
+class PromptEnsembleSettings(_Frozen):
+    """Several trained prompts over one reader, in one batch, put to the vote."""
+
+    kind: Literal["ensemble"]
+    paths: tuple[Path, ...] = Field(min_length=1)
+    vote: Literal["majority", "likelihood"] = "majority"
+    accept_unproven: bool = False
+
+
+PromptSettings = Annotated[
+    NoPrompt | SoftPromptSettings | PromptEnsembleSettings, Field(discriminator="kind")
+]
+
+
+class ConfidenceSettings(_Frozen):
+    """How an answer's probability p becomes its confidence: sigmoid(logit(p) / temperature + bias),
+    fitted on validation questions. 1 and 0 leave it as it is."""
+
+    temperature: float = Field(1.0, gt=0)
+    bias: float = 0.0
+
+
 class PipelineRecipe(_Frozen):
     """A whole pipeline. ``index`` names the recipe of the indexes that retrieval searches."""
 
@@ -192,5 +234,7 @@ class PipelineRecipe(_Frozen):
     reranker: RerankerSettings = NoReranker(kind="none")
     packing: PackingSettings = PackingSettings()
     reader: ReaderSettings
+    prompt: PromptSettings = NoPrompt()
+    confidence: ConfidenceSettings = ConfidenceSettings()
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
