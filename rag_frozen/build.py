@@ -129,9 +129,9 @@ def _reading(
     plain = make_reader(settings.reader, device=settings.device, dtype=settings.dtype)
     bank = PromptBank(
         plain.embedding_width,
-        load=partial(
-            load_prompt,
-            reader_digest=plain.digest,
+        load=lambda folder: load_prompt(
+            folder,
+            reader_digest=plain.base_digest,
             device=plain.embedding_table.device,
             dtype=plain.embedding_table.dtype,
             share_states=partial(_share_states, retriever),

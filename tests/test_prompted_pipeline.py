@@ -56,7 +56,7 @@ def heads(plain: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folders = {}
     for name, head in made.items():
         folders[name] = tmp_path_factory.mktemp(name)
-        save_head(folders[name], head, reader="pocket/reader", reader_digest=reader.digest)
+        save_head(folders[name], head, reader="pocket/reader", reader_digest=reader.base_digest)
     return folders
 
 

@@ -19,6 +19,7 @@ import typer
 
 from rag_frozen.cli.index_commands import corpus_app, index_app
 from rag_frozen.cli.options import EXIT_CODES, STOPPED, Json, Overrides, Root
+from rag_frozen.cli.prompts import prompts_app
 from rag_frozen.errors import InputError, RagFrozenError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ models_app = typer.Typer(help="Models at hand.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(models_app, name="models")
+app.add_typer(prompts_app, name="prompts")
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,6 +75,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")],
     pipeline: Annotated[str, typer.Option(help="Name or path of a pipeline recipe.")] = "pocket",
     k: Annotated[int | None, typer.Option("--k", min=1, help="Retrieve so many passages.")] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Withhold an answer of less confidence.")
+    ] = 0.0,
     root: Root = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -83,7 +88,7 @@ def ask(
     """
     text = _question(question)
     changes = [*(overrides or ()), *([] if k is None else [f"retrieval.k={k}"])]
-    answer = _load(pipeline, root, changes).ask(text)
+    answer = _load(pipeline, root, changes).ask(text, min_confidence=min_confidence)
     if as_json:
         from rag_frozen.cli.display import answer_json
 

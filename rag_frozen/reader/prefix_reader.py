@@ -7,8 +7,10 @@ passage's own spelling, which an uncased vocabulary cannot write.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from rag_frozen.errors import ModelError
 from rag_frozen.models.batching import token_budget_batches
+from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.prompting.inject import SoftPrompts, prepend_to_right_padded
 from rag_frozen.protocols import PromptGenerator
@@ -45,6 +48,7 @@ class PrefixLMReader:
         dtype: torch.dtype = torch.float32,
         token_budget: int = 8_192,
         prompt_generator: PromptGenerator | None = None,
+        folders: tuple[Path, ...] = (),
     ) -> None:
         """Freeze the model and hash its weights.
 
@@ -56,6 +60,7 @@ class PrefixLMReader:
             device, dtype: where and in what the model runs.
             token_budget: prompt tokens a batch, padding included.
             prompt_generator: makes the soft prompt, if the reader is conditioned.
+            folders: where its weights came from, for ``base_digest``.
 
         Raises:
             ModelError: when the tokenizer lacks ``[CLS]``, ``[SEP]`` or ``[PAD]``.
@@ -74,6 +79,7 @@ class PrefixLMReader:
         self.prompt_generator = prompt_generator
         self.model = freeze(model.to(device=device, dtype=dtype))
         self.digest = weights_digest(self.model)
+        self._folders = folders
         self._tokenizer = tokenizer
         self._ids = ids
         self._token_budget = token_budget
@@ -108,6 +114,7 @@ class PrefixLMReader:
             dtype=dtype,
             token_budget=token_budget,
             prompt_generator=prompt_generator,
+            folders=(folder, minilm),
         )
 
     @property
@@ -123,6 +130,14 @@ class PrefixLMReader:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as a prompt, special tokens included."""
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Of the stored weights, whatever the precision in memory: what prompts are trained for."""
+        if not self._folders:
+            return self.digest
+        parts = "".join(folder_digest(folder) for folder in self._folders)
+        return hashlib.sha256(parts.encode()).hexdigest()
 
     @property
     def embedding_table(self) -> Tensor:

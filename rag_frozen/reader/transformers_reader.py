@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from rag_frozen.errors import InputError, ModelError
 from rag_frozen.models.batching import token_budget_batches
+from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.source import ModelFolder, resolve_model
 from rag_frozen.prompting.inject import (
@@ -103,6 +105,7 @@ class TransformersReader:
         """
         folder = model if isinstance(model, ModelFolder) else resolve_model(str(model))
         self.name = folder.name
+        self._folder = folder.path
         self.kind = kind
         self.decoding = decoding
         self.prompt_generator = prompt_generator
@@ -222,6 +225,11 @@ class TransformersReader:
             column = torch.arange(embeds.shape[1], device=self._device)
             mask = (column[None] < lengths[:, None]).to(mask.dtype)
         return _Inputs(mask, ids, embeds)
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Of the stored weights, whatever the precision in memory: what prompts are trained for."""
+        return folder_digest(self._folder)
 
     @property
     def embedding_table(self) -> Tensor:

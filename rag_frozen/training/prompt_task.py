@@ -34,6 +34,11 @@ class TrainableReader(Protocol):
     model: Any  # Any: a module; models of transformers are not typed
 
     @property
+    def base_digest(self) -> str:
+        """Of the stored weights."""
+        ...
+
+    @property
     def embedding_table(self) -> Tensor:
         """``[V, E]``."""
         ...

@@ -101,7 +101,7 @@ def train_prompt(
     encoder = _input_encoder(settings.head, device)
     recipe = settings.model_dump(mode="json")
     recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
-    inputs = {"reader": reader.digest, **_data_hashes(settings)}
+    inputs = {"reader": reader.base_digest, **_data_hashes(settings)}
     if encoder is not None:
         inputs["encoder"] = encoder.digest
     identity = fingerprint(recipe, inputs)
@@ -137,7 +137,7 @@ def train_prompt(
         name=settings.name,
         recipe=recipe,
         inputs=inputs,
-        models={"reader": ModelRecord(name=reader.name, digest=reader.digest)},
+        models={"reader": ModelRecord(name=reader.name, digest=reader.base_digest)},
         seed=settings.seed,
     ) as draft:
         if head is None:
@@ -267,8 +267,9 @@ def _proven(
 ) -> dict[str, Any]:
     head.module.eval().requires_grad_(False)
     device = reader.embedding_table.device
-    save_head(draft.folder, head, reader=reader.name, reader_digest=reader.digest)
-    loaded = load_head(draft.folder, reader_digest=reader.digest, encoder=encoder, device=device)
+    base = reader.base_digest
+    save_head(draft.folder, head, reader=reader.name, reader_digest=base)
+    loaded = load_head(draft.folder, reader_digest=base, encoder=encoder, device=device)
     shown = rows.validation[:_PROVEN_ON]
     difference, same, after_loading = prove_head(
         reader, head, loaded, [row.context for row in shown], [row.target for row in shown]
