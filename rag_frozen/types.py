@@ -68,7 +68,7 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A passage that does not stand in the prompt, and why: ``duplicate``, ``budget``, ``limit``
-    or ``empty``."""
+    or ``empty``. ``n_tokens`` is 0 where it was decided without counting them."""
 
     passage_id: str
     reason: str

@@ -7,6 +7,7 @@ on where it was.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -309,11 +310,20 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
         target, kind="index", name=name, recipe=settings, inputs=inputs, models={"encoder": model}
     ) as draft:
         for path in sorted(shards.iterdir()):
-            path.rename(draft.folder / path.name)
+            _share(path, draft.folder / path.name)
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
     shutil.rmtree(shards, ignore_errors=True)
     return _found(target, "dense", time.perf_counter() - began)
+
+
+def _share(finished: Path, place: Path) -> None:
+    """Let a finished shard stand in the artifact too: until that is in its place, the shard stays
+    where a killed build looks for it."""
+    try:
+        os.link(finished, place)
+    except OSError:  # a file system without links
+        shutil.copyfile(finished, place)
 
 
 def _settings(recipe: IndexRecipe, role: str) -> dict[str, object]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from rag_frozen.errors import InputError
 from rag_frozen.prompting.inject import SoftPrompts, prepend_to_right_padded
 from rag_frozen.reader.prefix_lm import LayerCache, PrefixLM
+from rag_frozen.reader.sampling import gumbel_noise
 
 __all__ = ["Decoded", "Decoding", "decode"]
 
@@ -87,6 +88,7 @@ def decode(
     end_id: int,
     pad_id: int,
     soft_prompt: Tensor | SoftPrompts | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Answer each source.
 
@@ -99,6 +101,7 @@ def decode(
         pad_id: fills rows; masked everywhere.
         soft_prompt: ``[B, P, E]``, or rows of different lengths, put before the sources' word
             embeddings.
+        seeds: one a source, for sampling; the decoding's seed and the row's place by default.
 
     Returns:
         One :class:`Decoded` a source, in order.
@@ -111,7 +114,9 @@ def decode(
     state = _encode(model, sources, pad_id=pad_id, soft_prompt=soft_prompt, decoding=decoding)
     if decoding.kind == "beam" and decoding.n_beams > 1:
         return _beam(model, state, decoding, start_id=start_id, end_id=end_id)
-    return _one_path(model, state, decoding, start_id=start_id, end_id=end_id)
+    if seeds is None:
+        seeds = [decoding.seed + row for row in range(len(sources))]
+    return _one_path(model, state, decoding, start_id=start_id, end_id=end_id, seeds=seeds)
 
 
 def _encode(
@@ -162,20 +167,25 @@ def _advance(model: PrefixLM, state: _State, tokens: Tensor) -> Tensor:
 
 
 def _one_path(
-    model: PrefixLM, state: _State, decoding: Decoding, *, start_id: int, end_id: int
+    model: PrefixLM,
+    state: _State,
+    decoding: Decoding,
+    *,
+    start_id: int,
+    end_id: int,
+    seeds: Sequence[int],
 ) -> list[Decoded]:
     device = state.lengths.device
-    generator = torch.Generator(device=device).manual_seed(decoding.seed)
     n_rows = len(state.lengths)
     alive = torch.arange(n_rows, device=device)
     tokens = torch.full((n_rows,), start_id, device=device)
     written: list[list[int]] = [[] for _ in range(n_rows)]
     logprobs = torch.zeros(n_rows, device=device)
     ended = [False] * n_rows
-    for _ in range(decoding.max_new_tokens):
+    for step in range(decoding.max_new_tokens):
         scores = _advance(model, state, tokens)
         if decoding.kind == "sample":
-            tokens = _sample(scores, decoding, generator)
+            tokens = _sample(scores, decoding, [seeds[row] for row in alive.tolist()], step)
         else:
             tokens = scores.argmax(dim=-1)
         logprobs[alive] += scores.gather(1, tokens[:, None])[:, 0]
@@ -197,14 +207,16 @@ def _one_path(
     ]
 
 
-def _sample(scores: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
-    probabilities = torch.softmax(scores / decoding.temperature, dim=-1)
+def _sample(scores: Tensor, decoding: Decoding, seeds: Sequence[int], step: int) -> Tensor:
+    """Draw a token a row ``[R]`` from log-probabilities ``[R, V]``."""
+    logprobs = torch.log_softmax(scores / decoding.temperature, dim=-1)
     if decoding.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered
-        ordered[before >= decoding.top_p] = 0.0
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        ordered, order = logprobs.sort(dim=-1, descending=True)
+        kept = ordered.exp()
+        ordered[kept.cumsum(dim=-1) - kept >= decoding.top_p] = float("-inf")
+        logprobs = torch.full_like(logprobs, float("-inf")).scatter(1, order, ordered)
+    noise = gumbel_noise(seeds, step, scores.shape[1]).to(logprobs.device)
+    return (logprobs + noise).argmax(dim=-1)
 
 
 def _beam(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
 from rag_frozen.reader.padding import padded
 from rag_frozen.reader.prefix_lm import PrefixLM, prefix_mask
 from rag_frozen.reader.prefix_lm_weights import load_prefix_lm
+from rag_frozen.reader.sampling import row_seed
 from rag_frozen.reader.spelling import passage_spelling, passages_begin, tidy
 from rag_frozen.types import Context, Generation
 
@@ -208,24 +208,26 @@ class PrefixLMReader:
         """Answer each context.
 
         Rows are batched by length; in fp32 a batch gives what one by one gives (log-probabilities
-        to 1e-4), in bf16 near ties may fall differently.
+        to 1e-4), in bf16 near ties may fall differently. A sampled answer is drawn from the
+        decoding's seed and the question's id, whatever else is asked.
         """
         encodings = self._tokenizer.encode_batch([context.prompt for context in contexts])
         generations: list[Generation | None] = [None] * len(contexts)
         lengths = [len(encoding.ids) for encoding in encodings]
         batches = token_budget_batches(lengths, budget=self._token_budget)
-        for number, rows in enumerate(batches):
+        for rows in batches:
             soft_prompt = None
             if self.prompt_generator is not None and self.prompt_generator.length:
                 soft_prompt = self.prompt_generator.generate([contexts[row] for row in rows])
             decoded = decode(
                 self.model,
                 [encodings[row].ids for row in rows],
-                decoding=replace(self.decoding, seed=self.decoding.seed + number),
+                decoding=self.decoding,
                 start_id=self._ids["[CLS]"],
                 end_id=self._ids["[SEP]"],
                 pad_id=self._ids["[PAD]"],
                 soft_prompt=soft_prompt,
+                seeds=[row_seed(self.decoding.seed, contexts[row]) for row in rows],
             )
             for row, answer in zip(rows, decoded, strict=True):
                 generations[row] = self._generation(answer, contexts[row], encodings[row])

@@ -50,6 +50,7 @@ class PromptTokens:
         self._added = re.compile(f"(?=(?:{alternatives}))", re.IGNORECASE)
         self._front, self._back = _special_frame(tokenizer)
         self._line_breaks: dict[int, bool] = {}
+        self._texts: dict[int, bool] = {}
         bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
         self._loses_spelling = self._decode(bare).strip() != _PROBE
 
@@ -93,7 +94,7 @@ class PromptTokens:
             after: the first character of the prompt whose spelling may be taken.
         """
         ids = list(answer_ids)
-        decoded = self._decode(ids).split("\n", 1)[0].strip()
+        decoded = self._decode(ids).strip().split("\n", 1)[0].strip()
         if not self._loses_spelling:
             return decoded
         found = None
@@ -111,6 +112,12 @@ class PromptTokens:
         if token not in self._line_breaks:
             self._line_breaks[token] = "\n" in self._decode([token])
         return self._line_breaks[token]
+
+    def holds_text(self, token: int) -> bool:
+        """True for a token that shows something beside white space."""
+        if token not in self._texts:
+            self._texts[token] = bool(self._decode([token]).strip())
+        return self._texts[token]
 
     def _decode(self, ids: Sequence[int]) -> str:
         decoded: str = self._tokenizer.decode(

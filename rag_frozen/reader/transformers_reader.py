@@ -8,10 +8,9 @@ nucleus and length penalty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +39,7 @@ from rag_frozen.reader.loading import (
 )
 from rag_frozen.reader.padding import padded
 from rag_frozen.reader.prompt_tokens import PromptTokens
+from rag_frozen.reader.sampling import gumbel_noise, row_seed
 from rag_frozen.reader.spelling import passages_begin
 from rag_frozen.types import Context, Generation
 
@@ -147,8 +147,8 @@ class TransformersReader:
         """Answer each context.
 
         Rows are batched by length; in fp32 a batch gives what one by one gives (log-probabilities
-        to 1e-4), in bf16 near ties may fall differently. Sampled answers are drawn anew for each
-        context; the same call gives the same ones.
+        to 1e-4), in bf16 near ties may fall differently. A sampled answer is drawn from the
+        decoding's seed and the question's id, whatever else is asked.
 
         Raises:
             InputError: when soft prompt, prompt and answer exceed the window.
@@ -158,11 +158,10 @@ class TransformersReader:
         beams = self.decoding.n_beams if self.decoding.kind == "beam" else 1
         budget = max(self._token_budget // beams, 1)
         generations: list[Generation | None] = [None] * len(contexts)
-        with _seeded(self.decoding, self._device):
-            for rows in token_budget_batches([len(p) for p in prompts], budget=budget, multiple=8):
-                batch = self._generate([contexts[r] for r in rows], [prompts[r] for r in rows])
-                for row, generation in zip(rows, batch, strict=True):
-                    generations[row] = generation
+        for rows in token_budget_batches([len(p) for p in prompts], budget=budget, multiple=8):
+            batch = self._generate([contexts[r] for r in rows], [prompts[r] for r in rows])
+            for row, generation in zip(rows, batch, strict=True):
+                generations[row] = generation
         return [generation for generation in generations if generation is not None]
 
     def _check_window(self, contexts: Sequence[Context], prompts: Sequence[Sequence[int]]) -> None:
@@ -193,18 +192,18 @@ class TransformersReader:
             settings["decoder_input_ids"] = starts.expand(len(contexts), -1)
             front = len(self._starts)
         steps = _WrittenLogprobs()
+        seeds = [row_seed(self.decoding.seed, context) for context in contexts]
+        drawn = _drawing(self.decoding, seeds)
         searched = settings["num_beams"] > 1
         written: Tensor = self.model.generate(
             **settings,
-            stopping_criteria=StoppingCriteriaList([self._stops_at_newline]),
-            logits_processor=LogitsProcessorList([] if searched else [steps]),
+            stopping_criteria=StoppingCriteriaList([partial(self._stops_at_newline, front)]),
+            logits_processor=LogitsProcessorList([] if searched else [steps, *drawn]),
         )[:, front:]
         answers = [self._cut(row.tolist()) for row in written]
         scores = self._rescored(inputs, answers) if searched else steps.of(written)
         return [
-            Generation(
-                self._text(ids, stop, context), float(row[: len(ids)].sum()), len(ids), stop
-            )
+            Generation(self._text(ids, stop, context), float(row[: len(ids)].sum()), len(ids), stop)
             for (ids, stop), row, context in zip(answers, scores, contexts, strict=True)
         ]
 
@@ -279,17 +278,24 @@ class TransformersReader:
         return scores * real.to(scores.device)
 
     def _cut(self, ids: Sequence[int]) -> tuple[list[int], str]:
-        """Cut what was written after the end token or the token that brought a line break."""
+        """Cut what was written after the end token or the token that brought a line break; line
+        breaks before any text count for nothing."""
+        written = False
         for place, token in enumerate(ids):
             if token in self._ends:
                 return list(ids[: place + 1]), "end"
-            if self._tokens.breaks_line(token):
+            written = written or self._tokens.holds_text(token)
+            if written and self._tokens.breaks_line(token):
                 return list(ids[: place + 1]), "newline"
         return list(ids), "length"
 
-    def _stops_at_newline(self, ids: Tensor, scores: object, **_: object) -> Tensor:
-        """Tell ``generate`` which rows just wrote a line break."""
-        breaks = [self._tokens.breaks_line(token) for token in ids[:, -1].tolist()]
+    def _stops_at_newline(self, front: int, ids: Tensor, scores: object, **_: object) -> Tensor:
+        """Tell ``generate`` which rows just ended a line that holds text; ``front`` tokens were
+        there before."""
+        breaks = [
+            self._tokens.breaks_line(row[-1]) and any(map(self._tokens.holds_text, row[front:]))
+            for row in ids.tolist()
+        ]
         return torch.tensor(breaks, device=ids.device)
 
     def _text(self, ids: Sequence[int], stop: str, context: Context) -> str:
@@ -344,15 +350,38 @@ class _WrittenLogprobs:
             self._steps.append(self._last.gather(1, ids[:, -1:])[:, 0])
 
 
+def _drawing(decoding: Decoding, seeds: Sequence[int]) -> list[Any]:  # Any: logits processors
+    """What turns scores so that the largest one is a sample, row by row."""
+    if decoding.kind != "sample":
+        return []
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    warped: list[Any] = [TemperatureLogitsWarper(decoding.temperature)]
+    if decoding.top_p < 1:
+        warped.append(TopPLogitsWarper(decoding.top_p))
+    return [*warped, _RowNoise(seeds)]
+
+
+class _RowNoise:
+    """Adds each row's own Gumbel noise, step by step."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._seeds = seeds
+        self._step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        noise = gumbel_noise(self._seeds, self._step, scores.shape[1]).to(scores.device)
+        self._step += 1
+        return torch.log_softmax(scores.float(), dim=-1) + noise
+
+
 def _search(decoding: Decoding) -> dict[str, Any]:
     """The decoding's settings as ``generate`` names them."""
     settings: dict[str, Any] = {
         "max_new_tokens": decoding.max_new_tokens,
-        "do_sample": decoding.kind == "sample",
+        "do_sample": False,  # sampling is in the scores: see _drawing
         "num_beams": decoding.n_beams if decoding.kind == "beam" else 1,
     }
-    if decoding.kind == "sample":
-        settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     if settings["num_beams"] > 1:
         settings |= {"length_penalty": decoding.length_penalty, "early_stopping": False}
     return settings
@@ -363,18 +392,3 @@ def _end_ids(model: Any, tokenizer: Any) -> set[int]:
     ends = model.generation_config.eos_token_id
     named = ends if isinstance(ends, list) else [ends]
     return {int(end) for end in [*named, tokenizer.eos_token_id] if end is not None}
-
-
-@contextmanager
-def _seeded(decoding: Decoding, device: torch.device) -> Iterator[None]:
-    """Sample from the decoding's seed; the process's own generators are left as they were."""
-    if decoding.kind != "sample":
-        yield
-        return
-    on_gpu = device.type == "cuda"
-    index = device.index if device.index is not None else 0
-    with torch.random.fork_rng(devices=[index] if on_gpu else []):
-        torch.default_generator.manual_seed(decoding.seed)
-        if on_gpu:
-            torch.cuda.default_generators[index].manual_seed(decoding.seed)
-        yield

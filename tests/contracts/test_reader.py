@@ -96,7 +96,7 @@ def test_a_reader_follows_the_protocol(make: Make):
     assert isinstance(make(), Reader)
 
 
-@pytest.mark.parametrize("kind", ["greedy", "beam"])
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
 def test_a_batch_gives_what_one_by_one_gives(make: Make, kind: str):
     reader = make(kind)
     together = reader.generate(contexts())

@@ -130,3 +130,25 @@ def test_a_question_that_does_not_fit_is_refused():
 def test_a_window_without_room_is_refused():
     with pytest.raises(InputError, match="no room"):
         GreedyPacker(TEMPLATE, PackingBudget(10, soft_prompt=8, answer=4), count_tokens=count_words)
+
+
+def test_tokens_of_candidates_that_cannot_be_kept_are_not_counted():
+    counted: list[str] = []
+
+    def count(texts: Sequence[str]) -> list[int]:
+        counted.extend(texts)
+        return [len(text.split()) for text in texts]
+
+    passages = [Passage(f"p{n}", "t", f"word {n} " * 5) for n in range(100)]
+    template = PromptTemplate(with_passages="{question} {passages}", passage="{title} {text} ")
+    limited = GreedyPacker(template, PackingBudget(400), count_tokens=count, max_passages=2)
+    [context] = limited.pack([Question("1", "who")], [passages])
+    assert len(context.kept) == 2
+    assert {(one.reason, one.n_tokens) for one in context.dropped} == {("limit", 0)}
+    assert len(counted) == 3 + 2 + 1  # the frame, the two that are kept, the whole prompt
+    counted.clear()
+    unlimited = GreedyPacker(template, PackingBudget(80), count_tokens=count)
+    [context] = unlimited.pack([Question("1", "who")], [passages])
+    assert len(context.kept) == 5
+    assert len(counted) < 20
+    assert sum(one.n_tokens == 0 for one in context.dropped) == 92

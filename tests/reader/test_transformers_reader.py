@@ -172,7 +172,7 @@ def test_a_conditioned_batch_gives_what_one_by_one_gives(saved, name, kind):
 
 @pytest.mark.parametrize(
     ("token", "stop", "n_tokens", "text"),
-    [("</s>", "end", 1, ""), ("\n", "newline", 1, ""), ("nile", "length", 6, "nile " * 6)],
+    [("</s>", "end", 1, ""), ("\n", "length", 6, ""), ("nile", "length", 6, "nile " * 6)],
 )
 @pytest.mark.parametrize("kind", ["greedy", "sample"])
 def test_an_answer_stops_at_its_end_a_line_break_or_the_limit(
@@ -357,3 +357,14 @@ def test_pickled_weights_and_foreign_code_are_never_read(saved, tmp_path):
     (foreign / "own.py").write_text("raise SystemExit('this code ran')")
     with pytest.raises(ModelError, match="cannot be loaded"):
         reader(foreign)
+
+
+def test_line_breaks_before_the_answer_do_not_end_it(saved):
+    made = reader(saved["gpt2"])
+    [[line_break, nile, _], [end]] = made.encode_answers(["\n nile", ""])
+    assert made._cut([line_break, nile, line_break, nile]) == (
+        [line_break, nile, line_break],
+        "newline",
+    )
+    assert made._cut([line_break, nile, end, nile]) == ([line_break, nile, end], "end")
+    assert made._tokens.text([line_break, nile], "the river nile") == "nile"
