@@ -48,7 +48,7 @@ class ReadingExample:
 class Mixture:
     """Shares of the kinds of examples. ``cloze_*`` fall in a line over the first ``cloze_until``
     of the training; the rest is reading, of which ``several`` hold more than one passage in the
-    end (none at the start)."""
+    end (none at the start); ``no_answer`` of those hold none that answers, and an empty target."""
 
     cloze_start: float = 0.9
     cloze_end: float = 0.15
@@ -58,6 +58,7 @@ class Mixture:
     yes_no: float = 0.03
     several: float = 0.4
     several_from: float = 0.4
+    no_answer: float = 0.0
     n_passages: int = 3
     crop: float = 0.5
 
@@ -150,7 +151,12 @@ class ReadingData:
             if len(pool) < wanted:
                 same = self._by_title.get(gold.title, [])
                 pool += [p for p in same if p.text != gold.text and row.answer not in p.text]
-            passages = [gold, *rng.sample(pool, min(wanted, len(pool)))]
+            chosen = rng.sample(pool, min(wanted, len(pool)))
+            if chosen and self.mixture.no_answer and rng.random() < self.mixture.no_answer:
+                without = [p for p in chosen if row.answer.lower() not in p.text.lower()]
+                if without:  # nothing to be found: the answer is to say nothing
+                    return self._written(row.question, "", without)
+            passages = [gold, *chosen]
             rng.shuffle(passages)
             return self._written(row.question, row.answer, passages)
         at = gold.text.find(row.answer) if start is None else start

@@ -85,6 +85,7 @@ class MixtureSettings(_Frozen):
     yes_no: float = Field(0.03, ge=0, le=1)
     several: float = Field(0.4, ge=0, le=1)
     several_from: float = Field(0.4, ge=0, lt=1)
+    no_answer: float = Field(0.0, ge=0, le=1)
     n_passages: int = Field(3, ge=2)
     crop: float = Field(0.5, ge=0, le=1)
 
@@ -116,6 +117,9 @@ class ReaderTraining(_Frozen):
     name: str
     seed: int = 0
     encoder: str = "pocket/minilm"
+    start_from: str | None = None
+    """A prefix language model that was trained before (``pocket-lm``, by its folder), in place of
+    the encoder's layers."""
     max_position_embeddings: int = Field(1_024, ge=64)
     template: PromptTemplate
     data: DataSettings
@@ -131,5 +135,6 @@ class ReaderTraining(_Frozen):
     """Steps between checkpoints."""
     validation_limit: int = Field(200, ge=1)
     """Rows of each validation set that are read at each validation."""
+    early_stopping: EarlyStopping | None = None
     int8: bool = True
     """Write the weights rounded to int8."""

@@ -28,9 +28,9 @@ from rag_frozen.artifacts import (
 )
 from rag_frozen.errors import FrozenWeightsChangedError, RecipeError
 from rag_frozen.models.device import choose_device, choose_dtype
-from rag_frozen.models.digest import tensors_digest
+from rag_frozen.models.digest import folder_digest, tensors_digest
 from rag_frozen.models.source import resolve_model
-from rag_frozen.reader.prefix_lm import PrefixLMConfig
+from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
 from rag_frozen.recipes.loading import find_recipe, load_recipe, read_recipe
 from rag_frozen.rerank.pocket import (
@@ -39,6 +39,7 @@ from rag_frozen.rerank.pocket import (
     save_pocket_classifier,
 )
 from rag_frozen.training.loop import LoopResult, Progress, run_loop
+from rag_frozen.training.plots import plot_training
 from rag_frozen.training.prompt_settings import PromptTraining
 from rag_frozen.training.prompt_training import train_prompt
 from rag_frozen.training.reader_task import ReaderTask
@@ -123,6 +124,9 @@ def _train_reader(
     ]
     hashes = _data_hashes(data_settings.path, data_settings.passages, sources)
     inputs = {"encoder": file_sha256(encoder / "model.safetensors"), **hashes}
+    if settings.start_from is not None:
+        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
+        recipe["start_from"] = "start"  # its digest names it, not where it lies
     identity = fingerprint(recipe, inputs)
     home = name_folder(root, "model", name=settings.name)
     if (done := _finished(home / identity)) is not None:
@@ -130,9 +134,7 @@ def _train_reader(
     device = choose_device()
     bf16 = choose_dtype(device) is torch.bfloat16
     torch.manual_seed(settings.seed)
-    model = begin_from_minilm(
-        encoder, PrefixLMConfig(max_position_embeddings=settings.max_position_embeddings)
-    )
+    model = _begin_reader(settings, encoder)
     words = tensors_digest({"words": model.word_embeddings.weight})
     tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
     tokenizer.no_padding()
@@ -151,6 +153,7 @@ def _train_reader(
         validate_every=settings.validate_every,
         checkpoint_every=settings.checkpoint_every,
         report=report,
+        early_stopping=settings.early_stopping,
     )
     _check_words(words, model.word_embeddings.weight)
     target = home / identity
@@ -165,6 +168,7 @@ def _train_reader(
         task.model = load_prefix_lm(draft.folder, encoder).to(device)
         metrics = task.validate()
         _write_curves(draft / "curves.json", result, task.n_steps, metrics)
+        plot_training(draft / "loss.svg", result, title=settings.name)
     shutil.rmtree(unfinished, ignore_errors=True)
     return TrainingReport(target, dict(metrics), result.seconds)
 
@@ -224,8 +228,26 @@ def _train_reranker(
         task.model = load_pocket_classifier(draft.folder, encoder).to(device)
         metrics = task.validate()
         _write_curves(draft / "curves.json", result, task.n_steps, metrics)
+        plot_training(draft / "loss.svg", result, title=settings.name)
     shutil.rmtree(unfinished, ignore_errors=True)
     return TrainingReport(home / identity, dict(metrics), result.seconds)
+
+
+def _begin_reader(settings: ReaderTraining, encoder: Path) -> PrefixLM:
+    """The model to train: the encoder's layers, or one that was trained before."""
+    if settings.start_from is None:
+        config = PrefixLMConfig(max_position_embeddings=settings.max_position_embeddings)
+        return begin_from_minilm(encoder, config)
+    model = load_prefix_lm(resolve_model(settings.start_from).path, encoder)
+    found = model.config.max_position_embeddings
+    if found != settings.max_position_embeddings:
+        raise RecipeError(
+            f"{settings.start_from} has {found} positions, the recipe says "
+            f"{settings.max_position_embeddings}. Set max_position_embeddings: {found}."
+        )
+    model.requires_grad_(True)
+    model.word_embeddings.requires_grad_(False)
+    return model.train()
 
 
 def _finished(folder: Path) -> TrainingReport | None:

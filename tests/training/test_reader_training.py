@@ -11,15 +11,19 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError
+from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError, RecipeError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
+from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
+from rag_frozen.recipes.loading import load_recipe
+from rag_frozen.training import train as train_module
 from rag_frozen.training.loop import run_loop
 from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow, read_json_lines
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import load_reading_data
 from rag_frozen.types import Passage
+from tests.tiny import save_bert, wordpiece
 
 TEMPLATE = PromptTemplate(
     with_passages="question: {question}\n{passages}",
@@ -227,3 +231,46 @@ def test_a_broken_line_is_named(tmp_path):
         list(read_json_lines(tmp_path / "bad.jsonl"))
     with pytest.raises(InputError, match="cannot be read"):
         list(read_json_lines(tmp_path / "missing.jsonl"))
+
+
+def test_some_questions_have_no_answer_in_their_passages():
+    plain = {"language_model": 0.0, "closed_book": 0.0, "yes_no": 0.0}
+    plain |= {"several": 1.0, "several_from": 0.0}
+    data = reading_data(**plain, no_answer=0.5)
+    late = [data.example(n, 2_000) for n in range(1_200, 2_000)]
+    empty = [e for e in late if e.target == ""]
+    assert 200 < len(empty) < 600
+    assert all("passage:" in e.source for e in empty)
+    without = reading_data(**plain)
+    assert all(without.example(n, 2_000).target for n in range(1_200, 2_000))
+
+
+def test_a_language_model_sees_no_question_answer_label():
+    shares = load_recipe("pocket-lm", ReaderTraining, folder="pipelines/train").mixture
+    data = reading_data(**shares.model_dump())
+    asked = {f"question: {row(n)['question']}\n" for n in range(40)}
+    made = {data.example(n, 500).source.split("passage:")[0] for n in range(500)}
+    assert not asked & made
+    continued = sum("question:" not in data.example(n, 500).source for n in range(500))
+    assert 60 < continued < 140
+
+
+def test_a_reader_begins_from_a_language_model_that_was_trained_before(folder, tmp_path):
+    encoder = save_bert(tmp_path / "encoder")
+    sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
+    before = begin_from_minilm(encoder, sizes)
+    with torch.no_grad():
+        before.head.bias.fill_(0.25)
+    save_trained(before, tmp_path / "lm", int8=False)
+    changes = {"encoder": str(encoder), "start_from": str(tmp_path / "lm"), "examples": 4}
+    recipe = settings(folder, **changes, max_position_embeddings=128, int8=False)
+    slow = recipe.model_copy(
+        update={"optimiser": recipe.optimiser.model_copy(update={"learning_rate": 1e-9})}
+    )
+    done = train_module._train_reader(slow, tmp_path / "root", lambda progress: None)
+    after = load_prefix_lm(done.folder, encoder)
+    assert torch.allclose(after.head.bias, before.head.bias, atol=1e-6)
+    assert "<svg" in (done.folder / "loss.svg").read_text()
+    wide = slow.model_copy(update={"max_position_embeddings": 1_024})
+    with pytest.raises(RecipeError, match="has 128 positions, the recipe says 1024"):
+        train_module._train_reader(wide, tmp_path / "root", lambda progress: None)
