@@ -161,6 +161,23 @@ def evaluate(
 
 
 @app.command(epilog=EXIT_CODES)
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders of stored runs; the first is the base.")
+    ],
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Compare stored runs question by question: paired intervals and tests, Holm's correction.
+
+    Example: rag-frozen compare RUN_A RUN_B
+    """
+    from rag_frozen.cli.compare import run_comparison
+
+    run_comparison(runs, root=root, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
 def train(
     recipe: Annotated[str, typer.Argument(help="Name or path of a training recipe.")],
     root: Root = None,

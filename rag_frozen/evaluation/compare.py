@@ -1,0 +1,159 @@
+"""Compare stored runs question by question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_frozen.artifacts import list_artifacts, load_manifest
+from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, InputError
+from rag_frozen.evaluation.runs import read_run
+from rag_frozen.evaluation.scoring import ScoredAnswer
+from rag_frozen.evaluation.statistics import (
+    holm,
+    mcnemar_p,
+    paired_bootstrap,
+    smallest_difference,
+)
+
+__all__ = ["Comparison", "compare_runs", "find_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One run beside the first one, over the questions with gold answers.
+
+    Scores and differences are in percent (points), a difference is this run's minus the first's,
+    with its 95 % paired bootstrap interval. ``p`` is McNemar's over exact match, two-sided and
+    exact; ``p_holm`` the same after Holm's correction over all runs that are compared.
+    ``only_here`` and ``only_first`` count the questions that one of the two alone answers rightly;
+    ``smallest_difference`` is what so many questions can show, in points.
+    """
+
+    run: str
+    questions: int
+    exact_match: float
+    f1: float
+    exact_match_difference: tuple[float, float, float]
+    f1_difference: tuple[float, float, float]
+    only_here: int
+    only_first: int
+    p: float
+    p_holm: float
+    smallest_difference: float
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """The fields as plain JSON values."""
+        return asdict(self)
+
+
+def compare_runs(folders: Sequence[Path]) -> tuple[str, tuple[Comparison, ...]]:
+    """Compare runs with the first one.
+
+    Args:
+        folders: of stored runs, at least two.
+
+    Returns:
+        The first run's name, and a comparison for each of the others.
+
+    Raises:
+        InputError: when there are fewer than two, or one has no answers.
+        ArtifactMismatchError: when data, questions or versions of metrics differ.
+        ArtifactError: when a folder holds no run.
+    """
+    if len(folders) < 2:
+        raise InputError("A comparison needs two runs or more. Name their folders.")
+    metrics = [_metrics(folder) for folder in folders]
+    for folder, found in zip(folders[1:], metrics[1:], strict=True):
+        _check_same(folders[0], metrics[0], folder, found)
+    rows = [_rows(folder) for folder in folders]
+    for folder, found_rows in zip(folders[1:], rows[1:], strict=True):
+        if [row.id for row in found_rows] != [row.id for row in rows[0]]:
+            raise ArtifactMismatchError(
+                f"The runs {folders[0]} and {folder} answer different questions. Evaluate both "
+                "over one data set, with the same --limit."
+            )
+    compared = [
+        _compared(_name(folder, folders), one, rows[0])
+        for folder, one in zip(folders[1:], rows[1:], strict=True)
+    ]
+    corrected = holm([one["p"] for one in compared])
+    return _name(folders[0], folders), tuple(
+        Comparison(**one, p_holm=p) for one, p in zip(compared, corrected, strict=True)
+    )
+
+
+def find_run(name: str, root: Path | None) -> Path:
+    """Find a run by its folder, or by the beginning of its fingerprint below the root.
+
+    Raises:
+        InputError: when nothing or more than one run is meant.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found = [path for path in list_artifacts(root, "run") if path.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    told = ", ".join(str(path) for path in found) or "none"
+    raise InputError(
+        f"{name!r} names no folder, and the runs whose fingerprint begins so are: {told}. Give the "
+        "folder that rag-frozen eval printed."
+    )
+
+
+def _name(folder: Path, among: Sequence[Path]) -> str:
+    """The run's name; with its fingerprint where another has the same name."""
+    own = load_manifest(folder, kind="run").name
+    names = [load_manifest(other, kind="run").name for other in among]
+    return own if names.count(own) == 1 else f"{own} {folder.resolve().name[:8]}"
+
+
+def _metrics(folder: Path) -> Mapping[str, Any]:
+    load_manifest(folder, kind="run")
+    try:
+        found: Mapping[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactDamagedError(f"metrics.json of {folder} cannot be read: {error}") from error
+    return found
+
+
+def _check_same(
+    first: Path, ours: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]
+) -> None:
+    for field, what in (("data_sha256", "data"), ("metric_versions", "versions of metrics")):
+        if ours.get(field) != theirs.get(field):
+            raise ArtifactMismatchError(
+                f"The runs {first} and {other} cannot be compared: their {what} differ "
+                f"({ours.get(field)} and {theirs.get(field)}). Evaluate both anew with one version "
+                "over one data set."
+            )
+
+
+def _rows(folder: Path) -> list[ScoredAnswer]:
+    return [row for row in read_run(folder).scored if row.answers]
+
+
+def _compared(
+    name: str, ours: Sequence[ScoredAnswer], first: Sequence[ScoredAnswer]
+) -> dict[str, Any]:
+    right, right_first = [r.exact_match for r in ours], [r.exact_match for r in first]
+    only_here = sum(a and not b for a, b in zip(right, right_first, strict=True))
+    only_first = sum(b and not a for a, b in zip(right, right_first, strict=True))
+    n = len(ours)
+    return {
+        "run": name,
+        "questions": n,
+        "exact_match": 100 * sum(right) / max(1, n),
+        "f1": 100 * sum(r.f1 for r in ours) / max(1, n),
+        "exact_match_difference": paired_bootstrap(
+            [100.0 * one for one in right], [100.0 * one for one in right_first]
+        ),
+        "f1_difference": paired_bootstrap([100 * r.f1 for r in ours], [100 * r.f1 for r in first]),
+        "only_here": only_here,
+        "only_first": only_first,
+        "p": mcnemar_p(right, right_first),
+        "smallest_difference": 100 * smallest_difference(n, only_here + only_first),
+    }
