@@ -1,18 +1,17 @@
 """Read questions with answers: the embedded ones, local files, and hub data sets.
 
-Files: JSONL with ``question`` and ``answers`` (or ``answer``, as NQ-open writes it), and DPR's
-TSV (``question<TAB>['answer', ...]``, which DPR also names ``.csv``), plain or gzipped. Answers are
-read as data, never evaluated.
+Files are read in the forms of ``formats``, plain or gzipped. Answers are read as data, never
+evaluated.
 """
 
 from __future__ import annotations
 
-import ast
 import gzip
 import hashlib
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,11 @@ from rag_frozen.errors import (
     ModelMissingError,
 )
 from rag_frozen.evaluation.examples import Example, ExampleSet
+from rag_frozen.evaluation.formats import QuestionFormat, Row, read_beir, rows_of, tell_format
 from rag_frozen.models.source import pocket_folder
 from rag_frozen.types import Passage, Question
 
 __all__ = ["read_examples", "read_hub_examples", "read_pocket_examples"]
-
-Row = Mapping[str, Any]  # Any: not checked yet
 
 _TAGS = ("style", "wording")
 _SHOWN = 80  # characters of a malformed line that a message shows
@@ -50,37 +48,52 @@ def read_pocket_examples() -> ExampleSet:
 
 
 def read_examples(
-    path: Path, *, name: str | None = None, allow_unanswerable: bool = False
+    path: Path,
+    *,
+    name: str | None = None,
+    form: QuestionFormat | None = None,
+    split: str = "test",
+    allow_unanswerable: bool = False,
+    patterns: bool = False,
 ) -> ExampleSet:
-    """Read a local file.
+    """Read a local file, or a BEIR folder.
 
     A JSONL row may have an ``id`` (its line number by default), ``gold`` or ``gold_passage_id`` (a
     passage of the corpus), and ``title`` and ``text`` of the gold passage.
 
     Args:
-        path: ``.tsv`` or ``.csv`` for DPR's form, anything else is JSONL; gzip is recognised.
+        path: plain or gzipped; see ``formats`` for what is read.
         name: of the data set; the file's by default.
+        form: of the file; told by its name and first entry by default.
+        split: of a BEIR folder's qrels.
         allow_unanswerable: accept rows whose list of answers is empty.
+        patterns: the answers are regular expressions (CuratedTREC).
 
     Raises:
         InputError: when the file cannot be opened or holds no question.
-        DataFormatError: for a malformed row, a missing answer or an id that stands twice; the
-            message names file and line.
+        DataFormatError: for a malformed row, a missing answer, an answer that is no pattern or an
+            id that stands twice; the message names file and line.
     """
-    data = _read_bytes(path)
-    text = _decode(path, data)
-    tsv = path.name.removesuffix(".gz").endswith((".tsv", ".csv"))
-    rows = _tsv_rows(path, text) if tsv else _json_rows(path, text)
+    if path.is_dir():
+        rows = read_beir(path, split=split)
+        data = b"".join(_read_bytes(path / one) for one in ("queries.jsonl", f"qrels/{split}.tsv"))
+    else:
+        data = _read_bytes(path)
+        text = _decode(path, data)
+        rows = rows_of(path, text, form or tell_format(path, text))
     examples: list[Example] = []
-    seen: dict[str, int] = {}
-    for line, row in rows:
-        example = _example(f"{path}, line {line}", line, row, allow_unanswerable)
+    seen: dict[str, str] = {}
+    for number, (where, row) in enumerate(rows, 1):
+        example = _example(where, int(row.get("line", number)), row, allow_unanswerable)
         if example.question.id in seen:
             raise DataFormatError(
-                f"{path}, line {line}: the id {example.question.id!r} stands in line "
-                f"{seen[example.question.id]} too. Ids must be unique."
+                f"{where}: the id {example.question.id!r} stands in {seen[example.question.id]} "
+                "too. Ids must be unique."
             )
-        seen[example.question.id] = line
+        if patterns:
+            _check_patterns(where, example.answers)
+            example = replace(example, patterns=True)
+        seen[example.question.id] = where.removeprefix(f"{path}, ")
         examples.append(example)
     if not examples:
         raise InputError(f"{path} holds no question.")
@@ -117,10 +130,24 @@ def read_hub_examples(
     examples = []
     for number, row in enumerate(rows):
         where = f"the data set {name}, row {number}"
-        example = _example(where, number, {"id": f"{split}:{number}", **row}, False)
+        example = _example(where, number, {"id": f"{split}:{number}", **_hub_row(row)}, False)
         digest.update(json.dumps([example.question.text, example.answers]).encode())
         examples.append(example)
     return ExampleSet(name, tuple(examples), digest.hexdigest())
+
+
+def _hub_row(row: Row) -> dict[str, Any]:
+    """Question and answers as the hub's data sets name them: lists, SQuAD's ``text``, TriviaQA's
+    value and aliases, PopQA's JSON text."""
+    found = _first(row, "answers", "answer", "possible_answers")
+    if isinstance(found, Mapping):
+        listed = found.get("text") or [found.get("value"), *(found.get("aliases") or [])]
+        found = list(dict.fromkeys(one for one in listed if one))
+    elif isinstance(found, str) and found.startswith("["):
+        found = json.loads(found)
+    made = {"question": row.get("question"), "answers": found}
+    given = _first(row, "id", "question_id")
+    return made if given is None else {**made, "id": str(given)}
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -144,66 +171,22 @@ def _decode(path: Path, data: bytes) -> str:
         ) from error
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers; only a line feed ends a line, as in JSONL."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line.rstrip("\r")
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(text):
+def _check_patterns(where: str, answers: Iterable[str]) -> None:
+    for answer in answers:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataFormatError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataFormatError(f"{path}, line {number}: not a JSON object")
-        yield number, row
-
-
-def _tsv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(text):
-        question, _, listed = line.partition("\t")
-        answers = _literal(_unquoted(listed))
-        if not isinstance(answers, list | tuple):
+            re.compile(answer)
+        except re.error as error:
             raise DataFormatError(
-                f"{path}, line {number}: expected question<TAB>['answer', …], "
-                f"found {line[:_SHOWN]!r}"
-            )
-        yield number, {"question": _unquoted(question), "answers": list(answers)}
-
-
-def _unquoted(field: str) -> str:
-    """Undo the quotes of a CSV field, as DPR's files have them around answers with quotes in them.
-
-    >>> _unquoted('"[""O\\'Brien""]"')
-    '["O\\'Brien"]'
-    """
-    field = field.strip()
-    if len(field) > 1 and field[0] == field[-1] == '"':
-        return field[1:-1].replace('""', '"')
-    return field
-
-
-def _literal(text: str) -> object:
-    """Read a list as JSON or Python writes it; None when it is neither.
-
-    JSON first: Python reads most of it too, but its escapes of surrogate pairs otherwise.
-    """
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value: object = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return value
-    return None
+                f"{where}: the answer {answer!r} is no regular expression: {error}"
+            ) from error
 
 
 def _example(where: str, line: int, row: Row, allow_unanswerable: bool) -> Example:
     question = row.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise DataFormatError(f"{where}: no question (fields: {', '.join(map(str, sorted(row)))})")
+        raise DataFormatError(
+            f"{where}: no question (fields: {', '.join(sorted(map(str, row.keys() - {'line'})))})"
+        )
     gold = _first(row, "gold", "gold_passage_id")
     question_id = _id(where, _first(row, "id"), line)
     return Example(

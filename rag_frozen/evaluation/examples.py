@@ -15,7 +15,7 @@ class Example:
 
     ``gold_passage_id`` names a passage of the corpus that answers it; ``tags`` are (name, value)
     pairs by which results are broken down; ``gold_passage`` is the answering passage itself, where
-    the data carry its text.
+    the data carry its text. With ``patterns`` the answers are regular expressions.
     """
 
     question: Question
@@ -23,6 +23,7 @@ class Example:
     gold_passage_id: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
     gold_passage: Passage | None = None
+    patterns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,14 @@ def _all_examples(recipe: EvalRecipe) -> ExampleSet:
                 f"The evaluation {recipe.name} reads a local file. Name it with: "
                 "--set data.path=FILE"
             )
-        case FileData(path=path, unanswerable=unanswerable) if path is not None:
-            return read_examples(path, allow_unanswerable=unanswerable)
+        case FileData(path=path) as file if path is not None:
+            return read_examples(
+                path,
+                form=file.format,
+                split=file.split,
+                allow_unanswerable=file.unanswerable,
+                patterns=file.patterns,
+            )
         case HubQuestions(path=path) if path is not None:
             return read_examples(path)
         case HubQuestions() as hub:

@@ -16,9 +16,12 @@ passage, within a word too. Numbers of the two must not be compared; each carrie
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+import regex
 
 from rag_frozen.normalization import normalize_answer
 
@@ -26,10 +29,14 @@ __all__ = [
     "METRIC_VERSIONS",
     "contains_answer",
     "dpr_tokens",
+    "efficientqa_match",
     "exact_match",
     "f1",
+    "gold_in_output",
     "has_answer",
+    "has_pattern",
     "normalize_answer",
+    "regex_match",
 ]
 
 METRIC_VERSIONS = {
@@ -37,7 +44,14 @@ METRIC_VERSIONS = {
     "f1": "squad-f1/1",
     "answer_recall": "dpr-answer-recall/1",
     "substring_recall": "substring-answer-recall/1",
+    "efficientqa_match": "efficientqa-exact-match/1",
+    "gold_in_output": "gold-in-output/1",
+    "regex_match": "drqa-regex-match/1",
+    "regex_recall": "dpr-regex-recall/1",
 }
+
+
+_TOKENS = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
@@ -68,6 +82,54 @@ def _pair_f1(prediction: str, answer: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
+def efficientqa_match(prediction: str, answers: Sequence[str]) -> bool:
+    """True when prediction and a gold answer are equal as EfficientQA's scorer normalises them:
+    Unicode NFD first, then as SQuAD's (``efficientqa-exact-match/1``).
+
+    >>> written, gold = "Ro\u0308ntgen", ["R\u00f6ntgen"]
+    >>> efficientqa_match(written, gold), exact_match(written, gold)
+    (True, False)
+    """
+    normalized = normalize_answer(unicodedata.normalize("NFD", prediction))
+    golds = (normalize_answer(unicodedata.normalize("NFD", answer)) for answer in answers)
+    return any(normalized == gold for gold in golds)
+
+
+def gold_in_output(prediction: str, answers: Sequence[str]) -> bool:
+    """True when a normalised gold answer is a substring of the normalised prediction
+    (``gold-in-output/1``), as papers on long answers count. Never compare it with exact match.
+
+    >>> gold_in_output("It was written by Shakespeare.", ["Shakespeare"])
+    True
+    """
+    return contains_answer(prediction, answers)
+
+
+def regex_match(prediction: str, patterns: Sequence[str]) -> bool:
+    """True when a pattern matches at the beginning of the prediction, without case
+    (``drqa-regex-match/1``; CuratedTREC's answers are patterns).
+
+    >>> regex_match("Hawking, the physicist", ["(Stephen )?Hawking"])
+    True
+    >>> regex_match("S. Hawking", ["Hawk"])
+    False
+    """
+    return any(_pattern(one).match(prediction) is not None for one in patterns)
+
+
+def has_pattern(text: str, patterns: Sequence[str]) -> bool:
+    """True when a pattern is found anywhere in the text, without case (``dpr-regex-recall/1``).
+
+    >>> has_pattern("by S. Hawking", ["Hawk"])
+    True
+    """
+    return any(_pattern(one).search(text) is not None for one in patterns)
+
+
+def _pattern(written: str) -> re.Pattern[str]:
+    return re.compile(written, re.IGNORECASE | re.MULTILINE)
+
+
 def dpr_tokens(text: str) -> list[str]:
     """Cut a text as DPR's scorer does before it looks for an answer: NFD, letters with digits and
     marks together, every other printing character alone, lower case.
@@ -75,21 +137,7 @@ def dpr_tokens(text: str) -> list[str]:
     >>> dpr_tokens("Röntgen's 3.5")
     ['ro\\u0308ntgen', "'", 's', '3', '.', '5']
     """
-    tokens: list[str] = []
-    current = ""
-    for char in unicodedata.normalize("NFD", text):
-        kind = unicodedata.category(char)[0]
-        if kind in "LNM":
-            current += char
-            continue
-        if current:
-            tokens.append(current.lower())
-            current = ""
-        if kind not in "ZC":
-            tokens.append(char.lower())
-    if current:
-        tokens.append(current.lower())
-    return tokens
+    return [token.lower() for token in _TOKENS.findall(unicodedata.normalize("NFD", text))]
 
 
 def has_answer(text: str, answers: Sequence[str]) -> bool:

@@ -12,7 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from rag_frozen.evaluation.examples import Example
-from rag_frozen.evaluation.metrics import exact_match, f1, has_answer
+from rag_frozen.evaluation.metrics import (
+    exact_match,
+    f1,
+    has_answer,
+    has_pattern,
+    regex_match,
+)
 from rag_frozen.protocols import PassageStore
 from rag_frozen.types import Answer, Evidence, Ranking
 
@@ -133,7 +139,7 @@ def score_answer(
         logprob=generation.logprob if generation else 0.0,
         answer_tokens=generation.n_tokens if generation else 0,
         prompt_tokens=context.n_tokens if context else 0,
-        exact_match=bool(example.answers) and exact_match(answer.text, example.answers),
+        exact_match=bool(example.answers) and _right(answer.text, example),
         f1=f1(answer.text, example.answers),
         first_answering={name: answering.first(ranking) for name, ranking in rankings.items()},
         depths={name: len(ranking[:DEEPEST]) for name, ranking in rankings.items()},
@@ -147,6 +153,16 @@ def score_answer(
     ).rounded()
 
 
+def _right(prediction: str, example: Example) -> bool:
+    match = regex_match if example.patterns else exact_match
+    return match(prediction, example.answers)
+
+
+def _answers(text: str, example: Example) -> bool:
+    find = has_pattern if example.patterns else has_answer
+    return find(text, example.answers)
+
+
 def _packed(evidence: Evidence, example: Example) -> PackedPassage:
     return PackedPassage(
         id=evidence.passage.id,
@@ -154,7 +170,7 @@ def _packed(evidence: Evidence, example: Example) -> PackedPassage:
         text=evidence.passage.text,
         scores=dict(evidence.scores),
         offsets=evidence.offsets,
-        has_answer=has_answer(evidence.passage.text, example.answers),
+        has_answer=_answers(evidence.passage.text, example),
     )
 
 
@@ -163,17 +179,17 @@ class _Answering:
 
     def __init__(self, store: PassageStore, example: Example) -> None:
         self._store = store
-        self._answers = example.answers
+        self._example = example
         self._known: dict[str, bool] = {}
 
     def first(self, ranking: Ranking) -> int | None:
-        if not self._answers:
+        if not self._example.answers:
             return None
         ids = [hit.passage_id for hit in ranking[:DEEPEST]]
         texts = _Texts(self._store, ids)
         for rank, passage_id in enumerate(ids, 1):
             if passage_id not in self._known:
-                self._known[passage_id] = has_answer(texts.of(passage_id), self._answers)
+                self._known[passage_id] = _answers(texts.of(passage_id), self._example)
             if self._known[passage_id]:
                 return rank
         return None

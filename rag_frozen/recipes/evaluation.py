@@ -17,6 +17,10 @@ __all__ = [
     "PocketQuestions",
 ]
 
+QuestionFormat = Literal[
+    "jsonl", "dpr-tsv", "dpr-json", "kilt", "squad", "triviaqa", "webquestions", "beir"
+]
+
 MetricName = Literal[
     "exact_match",
     "f1",
@@ -43,12 +47,16 @@ class FileData(_Frozen):
     """A local file of questions with answers; named with ``--set data.path=FILE``.
 
     ``unanswerable`` takes rows whose list of answers is empty as questions that the corpus cannot
-    answer; without it they are an error.
+    answer; without it they are an error. ``format`` is told by the file where it is not given;
+    ``split`` is that of a BEIR folder; ``patterns`` takes answers as regular expressions.
     """
 
     kind: Literal["file"]
     path: Path | None = None
+    format: QuestionFormat | None = None
+    split: str = "test"
     unanswerable: bool = False
+    patterns: bool = False
 
 
 class HubQuestions(_Frozen):

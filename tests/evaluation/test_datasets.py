@@ -232,3 +232,24 @@ def test_natural_questions_with_gold_passages_are_read():
     data = read_examples(path)
     assert len(data.examples) == 1_000
     assert all(one.gold_passage is not None and one.answers for one in data.examples)
+
+
+@pytest.mark.parametrize(
+    ("row", "answers"),
+    [
+        ({"answers": {"text": ["he", "he"], "answer_start": [1, 2]}}, ("he",)),
+        ({"answer": {"value": "he", "aliases": ["him", "he"]}}, ("he", "him")),
+        ({"possible_answers": '["he", "him"]'}, ("he", "him")),
+        ({"answers": ["he"], "question_id": "tc_1"}, ("he",)),
+    ],
+)
+def test_hub_rows_are_read_as_the_data_sets_name_them(
+    monkeypatch: pytest.MonkeyPatch, row: dict[str, object], answers: tuple[str, ...]
+):
+    import datasets
+
+    rows = [{"question": "who", **row}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    [example] = read_hub_examples("any", split="test").examples
+    assert example.answers == answers
+    assert example.question.id == row.get("question_id", "test:0")

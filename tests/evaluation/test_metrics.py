@@ -130,3 +130,19 @@ def test_substring_recall_looks_within_words(text, answers, expected):
 def test_every_metric_has_a_version():
     assert all(version.endswith("/1") for version in METRIC_VERSIONS.values())
     assert len(set(METRIC_VERSIONS.values())) == len(METRIC_VERSIONS)
+
+
+@given(st.text(max_size=60))
+def test_tokens_are_those_of_the_rule_applied_letter_by_letter(text: str):
+    wanted: list[str] = []
+    current = ""
+    for char in unicodedata.normalize("NFD", text):
+        kind = unicodedata.category(char)[0]
+        if kind in "LNM":
+            current += char
+            continue
+        wanted += [current.lower()] if current else []
+        current = ""
+        wanted += [char.lower()] if kind not in "ZC" else []
+    wanted += [current.lower()] if current else []
+    assert dpr_tokens(text) == wanted
