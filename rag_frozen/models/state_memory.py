@@ -35,6 +35,7 @@ class StateMemory:
     def get(self, token_ids: Sequence[int]) -> Tensor | None:
         """Return the states ``[T, H]`` of a text, None where it was not encoded lately.
 
+        >>> import torch
         >>> memory = StateMemory()
         >>> memory.put([5, 6], torch.zeros(2, 4))
         >>> memory.get([5, 6]).shape, memory.get([5])

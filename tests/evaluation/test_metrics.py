@@ -132,7 +132,8 @@ def test_every_metric_has_a_version():
     assert len(set(METRIC_VERSIONS.values())) == len(METRIC_VERSIONS)
 
 
-@given(st.text(max_size=60))
+# Without unassigned code points, on which the two libraries' versions of Unicode may differ.
+@given(st.text(st.characters(exclude_categories=["Cn", "Cs"]), max_size=60))
 def test_tokens_are_those_of_the_rule_applied_letter_by_letter(text: str):
     wanted: list[str] = []
     current = ""
