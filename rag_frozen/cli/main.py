@@ -178,6 +178,21 @@ def compare(
 
 
 @app.command(epilog=EXIT_CODES)
+def calibrate(
+    run: Annotated[str, typer.Argument(help="Folder of a stored run over validation questions.")],
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the confidence of a pipeline on a stored run, and print the lines for its recipe.
+
+    Example: rag-frozen calibrate RUN
+    """
+    from rag_frozen.cli.calibrate import run_calibration
+
+    run_calibration(run, root=root, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
 def train(
     recipe: Annotated[str, typer.Argument(help="Name or path of a training recipe.")],
     root: Root = None,

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from rag_frozen.evaluation.calibration import expected_calibration_error
 from rag_frozen.evaluation.funnel import FunnelStage, funnel
 from rag_frozen.evaluation.metrics import METRIC_VERSIONS
 from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
@@ -68,6 +69,17 @@ class EvalResult:
             **gold,
         }
 
+    def _calibration_error(self) -> float | None:
+        asked = [row for row in self.scored if row.answers]
+        if not asked:
+            return None
+        return round(
+            expected_calibration_error(
+                [row.confidence for row in asked], [row.exact_match for row in asked]
+            ),
+            4,
+        )
+
     def to_json(self) -> dict[str, object]:
         """The scores as plain JSON values, without the answers and without times."""
         versions = {name: METRIC_VERSIONS[name] for name in _REPORTED}
@@ -97,6 +109,7 @@ class EvalResult:
             "funnel": [asdict(stage) for stage in self.funnel],
             "mean_confidence": round(self.mean_confidence, 4),
             "mean_confidence_unanswerable": round(self.mean_confidence_unanswerable, 4),
+            "expected_calibration_error": self._calibration_error(),
             "metric_versions": versions,
         }
 
