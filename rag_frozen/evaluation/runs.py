@@ -115,8 +115,8 @@ def store_run(
     It holds ``recipe.yaml`` (evaluation and pipeline as they were resolved), ``predictions.jsonl``,
     ``metrics.json``, ``report.md``, ``run.trec`` (the final ranking), ``retrieve.trec`` (what
     retrieval gave), ``qrels.txt`` where the data name gold passages, and what differs from run to
-    run: ``timings.jsonl`` and ``costs.json``. With ``until`` before ``read`` there are neither
-    predictions nor scores of answers.
+    run: ``timings.jsonl``, ``costs.json`` and, holding them, ``report.html``. With ``until`` before
+    ``read`` there are neither predictions nor scores of answers.
 
     Args:
         pipeline: answers.
@@ -311,6 +311,10 @@ def _seal(
     files["metrics.json"] = json.dumps(result.to_json(), indent=2) + "\n"
     files["costs.json"] = json.dumps(costs, indent=2) + "\n"
     files["report.md"] = markdown_report(result)
+    if result.answered:
+        from rag_frozen.evaluation.report import render_report
+
+        files["report.html"] = render_report(result, costs=costs)
     if qrels := _qrels(data):
         files["qrels.txt"] = qrels
     inputs = {
