@@ -257,9 +257,9 @@ def test_no_text_at_all_makes_a_special_token(llama_tokens, pieces):
 
 def test_a_chat_template_frames_the_prompt_and_asks_for_no_thinking(saved, tmp_path):
     made = reader(chatting(saved["llama"], tmp_path / "llama"), chat_template=True)
-    whole = made._tokens._tokenizer(
-        "<|user|>the nile</s>answer:", add_special_tokens=False
-    )["input_ids"]
+    whole = made._tokens._tokenizer("<|user|>the nile</s>answer:", add_special_tokens=False)[
+        "input_ids"
+    ]
     assert made._tokens.encode(["the nile"]) == [whole]
     assert made.count_tokens([""]) == [len(whole) - 2]
     assert len(made.generate(contexts())) == 3
