@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rag_frozen.artifacts.identity import canonical_json, file_sha256, fingerprint
 from rag_frozen.artifacts.layout import MANIFEST_NAME, ArtifactKind
@@ -37,7 +37,7 @@ from rag_frozen.errors import (
     InputError,
 )
 
-__all__ = ["Draft", "atomic_write_bytes", "atomic_write_text", "write_artifact"]
+__all__ = ["Draft", "atomic_write_bytes", "atomic_write_text", "atomic_writer", "write_artifact"]
 
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 
@@ -122,21 +122,31 @@ def write_artifact(
         draft.folder = draft.target
 
 
-def atomic_write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all; one that is there is replaced in one step.
+@contextmanager
+def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes the place of ``path`` in one step when the block ends well.
 
-    Its folder is made when missing. Raises ``StorageError``.
+    Its folder is made when missing; after an error what was there stays. Raises ``StorageError``.
     """
     path = Path(path)
     with storage_errors(path.parent):
         make_folder(path.parent)
         with temporary_file(path) as temporary, storage_errors(path.parent):
             with temporary.open("wb") as handle:
-                handle.write(data)
+                yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
+
+
+def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all; one that is there is replaced in one step.
+
+    Its folder is made when missing. Raises ``StorageError``.
+    """
+    with atomic_writer(path) as handle:
+        handle.write(data)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""``rag-frozen train``: progress in the terminal, the result on stdout."""
+"""``rag-frozen train`` and ``mine``: progress in the terminal, the result on stdout."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["run_training"]
+if TYPE_CHECKING:
+    from rag_frozen.training.mining import MiningSettings
+
+__all__ = ["run_mining", "run_training"]
 
 
 def run_training(
@@ -39,3 +43,43 @@ def run_training(
         print(f"  {name}: {value:.4g}")
     for fault in done.faults:
         print(f"  not good: {fault}", file=sys.stderr)
+
+
+def run_mining(
+    questions: Path,
+    out: Path,
+    pipeline: str,
+    *,
+    settings: MiningSettings,
+    exclude: Sequence[str],
+    exclude_file: Path | None,
+    root: Path | None,
+    overrides: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Mine rows with a pipeline's retriever, and say what was found."""
+    from rag_frozen.build import load_pipeline
+    from rag_frozen.cli.progress import stages
+    from rag_frozen.training.mining import mine, read_exclusions
+
+    exclusions = [*exclude, *(read_exclusions(exclude_file) if exclude_file else ())]
+    with stages() as report:
+        loaded = load_pipeline(
+            pipeline, root=root, overrides=overrides, until="retrieve", report=report
+        )
+        done = mine(
+            questions,
+            out,
+            loaded.retriever,
+            loaded.store,
+            settings=settings,
+            exclusions=exclusions,
+            report=lambda done, total: report("mining", done, total),
+        )
+    if as_json:
+        row = {"file": str(out), "questions": done.questions, "mined": done.mined}
+        print(json.dumps({**row, "excluded_hits": done.excluded, "ranks": done.ranks}))
+        return
+    share = 100 * done.mined / max(1, done.questions)
+    print(f"{done.mined:,} of {done.questions:,} questions ({share:.1f} %) have a passage: {out}")
+    print(f"  hits left out as excluded: {done.excluded:,}")

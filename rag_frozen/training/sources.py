@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,33 +104,49 @@ def load_reading_data(
 def map_rows(
     rows: Iterable[Mapping[str, Any]], by_id: Mapping[str, Passage], excluded: set[str]
 ) -> list[ReadingRow]:
-    """Turn raw rows into reading rows: the first answer that stands in the text is the target."""
+    """Turn raw rows into reading rows: the first answer that stands in the text is the target.
+
+    A mined row (``rag-frozen mine``) holds the texts of its ``negatives`` and ``positives``; each
+    positive becomes a reading row.
+    """
     made = []
     for row in rows:
         if row.get("pid") in excluded or row.get("near_nq_eval_passage"):
             continue
-        text = str(row["text"])
-        found = next((a for a in row["answers"] if a and a in text), None)
-        if found is None:
-            lowered = text.lower()
-            low = next((a for a in row["answers"] if a and a.lower() in lowered), None)
-            if low is not None and len(lowered) == len(text):
-                at = lowered.find(low.lower())
-                found = text[at : at + len(low)]
-        if found is None and row["answers"][0] in ("yes", "no"):
-            found = row["answers"][0]
-        if found is None or len(found.split()) > 12:
-            continue
         golds = [answer.lower() for answer in row["answers"]]
+        near = [
+            *(_mined_passage(one) for one in row.get("negatives", ())),
+            *(by_id[pid] for pid in row.get("neg_pids", ()) if pid in by_id),
+        ]
         negatives = tuple(
-            by_id[pid]
-            for pid in row.get("neg_pids", ())
-            if pid in by_id and not any(gold in by_id[pid].text.lower() for gold in golds)
+            {p.id: p for p in near if not any(gold in p.text.lower() for gold in golds)}.values()
         )
-        made.append(
-            ReadingRow(row["question"], found, Passage("", str(row["title"]), text), negatives)
-        )
+        for passage in row.get("positives", (row,)):
+            if passage.get("pid") in excluded:
+                continue
+            text = str(passage["text"])
+            found = _answer_in(text, row["answers"])
+            if found is not None and len(found.split()) <= 12:
+                gold = Passage("", str(passage["title"]), text)
+                made.append(ReadingRow(row["question"], found, gold, negatives))
     return made
+
+
+def _mined_passage(one: Mapping[str, Any]) -> Passage:
+    return Passage(str(one["pid"]), str(one["title"]), str(one["text"]))
+
+
+def _answer_in(text: str, answers: Sequence[str]) -> str | None:
+    """The first answer that stands in the text, as it is written there; yes and no as they are."""
+    for answer in answers:
+        if answer and answer in text:
+            return answer
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        for answer in answers:
+            if answer and (at := lowered.find(answer.lower())) >= 0:
+                return text[at : at + len(answer)]
+    return answers[0] if answers[0] in ("yes", "no") else None
 
 
 def hold_out(

@@ -1,0 +1,216 @@
+"""Mine training rows from an index: a passage that answers each question, and hard negatives.
+
+Distant supervision as in DPR (Karpukhin et al. 2020, section 4.2): what a retriever finds and
+what holds an answer is a positive, what it finds and what holds none is a hard negative. False
+negatives are filtered by the same match. What is written is what ``rag-frozen train`` reads.
+
+Knows retrievers, stores and answers; nothing of models or of training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rag_frozen.artifacts.writing import atomic_writer
+from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.evaluation.metrics import has_answer
+from rag_frozen.normalization import normalize_answer
+from rag_frozen.protocols import PassageStore, Retriever
+from rag_frozen.training.reading_data import read_json_lines
+from rag_frozen.types import Passage, Question, Ranking
+
+__all__ = ["MiningReport", "MiningSettings", "mine", "read_exclusions"]
+
+_CHUNK = 256
+"""Questions that are retrieved together."""
+_MOST_ANSWER_WORDS = 12
+_QUESTION_WORD_LIST = """
+who what when where which why how whom whose is are was were do does did has have had can
+could will would many much in of on at to for by with from and or name first last
+"""
+_QUESTION_WORDS = frozenset(_QUESTION_WORD_LIST.split())
+
+
+@dataclass(frozen=True, slots=True)
+class MiningSettings:
+    """How deep to look, and what to keep.
+
+    ``min_overlap`` is the share of the question's own words (question words and articles left
+    out) that a positive must hold in title and text: an answer such as "2" stands in many passages
+    that do not answer.
+    """
+
+    k: int = 50
+    positives: int = 3
+    negatives: int = 8
+    min_overlap: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.positives < 1 or self.negatives < 0:
+            raise InputError(
+                f"Mining needs k >= 1, positives >= 1 and negatives >= 0, not {self.k}, "
+                f"{self.positives} and {self.negatives}."
+            )
+        if not 0 <= self.min_overlap <= 1:
+            raise InputError(f"min_overlap lies between 0 and 1, not at {self.min_overlap}.")
+
+
+@dataclass(frozen=True, slots=True)
+class MiningReport:
+    """What became of the questions: ``mined`` have a positive, ``excluded`` hits were left out."""
+
+    questions: int
+    mined: int
+    excluded: int
+    ranks: Mapping[int, int]
+    """How many questions have their positive at each rank, from 0."""
+
+
+def mine(
+    questions: Path,
+    target: Path,
+    retriever: Retriever,
+    store: PassageStore,
+    *,
+    settings: MiningSettings | None = None,
+    exclusions: Sequence[str] = (),
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> MiningReport:
+    """Write one JSON line for each question of which a passage was found that answers it.
+
+    Fields: ``id, question, answers``; the best positive as ``pid, title, text, rank`` (from 0)
+    and ``q_overlap``; ``positives`` and ``negatives``, lists of ``pid, title, text``, best first;
+    ``neg_pids``. Questions keep their order. A question none of whose hits answers is left out.
+
+    Args:
+        questions: JSON lines with ``question`` and ``answers``.
+        target: the file to write, not compressed.
+        retriever: finds candidates.
+        store: gives their texts.
+        settings: depths and filters.
+        exclusions: ids of passages that must never be trained on, or patterns (``nq_gold:*``).
+        report: is told (questions done, of how many).
+
+    Raises:
+        InputError, DataFormatError: when the questions cannot be read, or none has an answer.
+    """
+    chosen = settings or MiningSettings()
+    rows = list(_questions(questions))
+    exact = {name for name in exclusions if "*" not in name}
+    patterns = [name for name in exclusions if "*" in name]
+    ranks: Counter[int] = Counter()
+    mined = excluded = 0
+    with atomic_writer(target) as out:
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            asked = [Question(str(n), str(row["question"])) for n, row in enumerate(chunk)]
+            rankings = retriever.retrieve(asked, k=chosen.k)
+            texts = _texts(rankings, store)
+            for row, ranking in zip(chunk, rankings, strict=True):
+                found = [texts[hit.passage_id] for hit in ranking]
+                kept = [p for p in found if not _is_excluded(p.id, exact, patterns)]
+                excluded += len(found) - len(kept)
+                made = _row(row, kept, chosen)
+                if made is not None:
+                    mined += 1
+                    ranks[made["rank"]] += 1
+                    out.write((json.dumps(made, ensure_ascii=False) + "\n").encode())
+            report(min(start + _CHUNK, len(rows)), len(rows))
+        if not mined:
+            raise InputError(
+                f"No passage answers any of the {len(rows):,} questions of {questions}: is this "
+                "the corpus that they are about? Nothing was written."
+            )
+    return MiningReport(len(rows), mined, excluded, dict(sorted(ranks.items())))
+
+
+def read_exclusions(path: Path) -> list[str]:
+    """Read ids or patterns, one a line.
+
+    Raises:
+        InputError: when the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a list of passage ids: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def question_overlap(question: str, passage: Passage) -> float:
+    """Share of the question's own words that stand in the passage's title or text.
+
+    >>> question_overlap("who wrote hamlet", Passage("1", "Hamlet", "A play by Shakespeare."))
+    0.5
+    """
+    own = [w for w in normalize_answer(question).split() if w not in _QUESTION_WORDS]
+    if not own:
+        return 1.0
+    words = set(normalize_answer(f"{passage.title} {passage.text}").split())
+    return sum(word in words for word in own) / len(own)
+
+
+def _questions(path: Path) -> Iterable[Mapping[str, Any]]:
+    for number, row in enumerate(read_json_lines(path), 1):
+        answers = row.get("answers")
+        if not isinstance(row.get("question"), str) or not isinstance(answers, list):
+            raise DataFormatError(
+                f"{path}, row {number}: mining needs the fields question (text) and answers "
+                f"(a list); found {sorted(row)}."
+            )
+        yield row
+
+
+def _texts(rankings: Sequence[Ranking], store: PassageStore) -> dict[str, Passage]:
+    ids = list(dict.fromkeys(hit.passage_id for ranking in rankings for hit in ranking))
+    return dict(zip(ids, store.get(ids), strict=True))
+
+
+def _is_excluded(passage_id: str, exact: set[str], patterns: Sequence[str]) -> bool:
+    return passage_id in exact or any(fnmatchcase(passage_id, one) for one in patterns)
+
+
+def _row(
+    row: Mapping[str, Any], found: Sequence[Passage], settings: MiningSettings
+) -> dict[str, Any] | None:
+    answers = [a for a in row["answers"] if isinstance(a, str) and a.strip()]
+    if not answers or min(len(a.split()) for a in answers) > _MOST_ANSWER_WORDS:
+        return None
+    holding = [has_answer(p.text, answers) for p in found]
+    question = str(row["question"])
+    overlaps = {
+        rank: question_overlap(question, found[rank]) for rank, holds in enumerate(holding) if holds
+    }
+    good = [rank for rank, overlap in overlaps.items() if overlap >= settings.min_overlap]
+    if not good:
+        return None
+    # an answer in the title alone makes a passage doubtful as a negative, too
+    negatives = [
+        p
+        for p, holds in zip(found, holding, strict=True)
+        if not holds and not has_answer(p.title, answers)
+    ][: settings.negatives]
+    best = found[good[0]]
+    return {
+        "id": str(row.get("id", "")),
+        "question": question,
+        "answers": answers,
+        "pid": best.id,
+        "title": best.title,
+        "text": best.text,
+        "rank": good[0],
+        "q_overlap": round(overlaps[good[0]], 3),
+        "positives": [_passage(found[rank]) for rank in good[: settings.positives]],
+        "negatives": [_passage(p) for p in negatives],
+        "neg_pids": [p.id for p in negatives],
+    }
+
+
+def _passage(passage: Passage) -> dict[str, str]:
+    return {"pid": passage.id, "title": passage.title, "text": passage.text}

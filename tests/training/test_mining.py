@@ -1,0 +1,132 @@
+"""Mining: positives hold an answer, negatives hold none, what is excluded never appears."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.training.mining import MiningSettings, mine, question_overlap, read_exclusions
+from rag_frozen.training.reading_data import read_json_lines
+from rag_frozen.training.sources import map_rows
+from rag_frozen.types import Hit, Passage, Question, Ranking
+
+PASSAGES = {
+    p.id: p
+    for p in (
+        Passage("a:1", "Hamlet", "Hamlet is a play that William Shakespeare wrote about 1600."),
+        Passage("a:2", "Hamlet", "The prince of Denmark sees the ghost of his father."),
+        Passage("a:3", "Theatre", "Shakespeare owned a share of the Globe."),
+        Passage("gold:1", "Hamlet", "Shakespeare wrote Hamlet, says the kept passage."),
+        Passage("b:1", "William Shakespeare", "He was born in Stratford."),
+        Passage("b:2", "Nile", "The Nile is 6,650 km long."),
+    )
+}
+
+
+class Everything:
+    """Returns all passages in the order given, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def retrieve(self, questions: list[Question], *, k: int) -> list[Ranking]:
+        self.asked.append((len(questions), k))
+        order = ("gold:1", "a:2", "a:1", "a:3", "b:1", "b:2")
+        ranking = tuple(Hit(one, float(9 - place)) for place, one in enumerate(order[:k]))
+        return [ranking for _ in questions]
+
+
+class Store:
+    def __len__(self) -> int:
+        return len(PASSAGES)
+
+    def get(self, passage_ids: list[str]) -> list[Passage]:
+        return [PASSAGES[one] for one in passage_ids]
+
+
+def questions(folder: Path, *rows: dict[str, object]) -> Path:
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+HAMLET = {"id": "q", "question": "who wrote hamlet", "answers": ["Shakespeare"]}
+
+
+def test_a_mined_row_holds_the_best_passage_that_answers_and_negatives_that_do_not(tmp_path):
+    search = Everything()
+    done = mine(
+        questions(tmp_path, HAMLET),
+        tmp_path / "mined.jsonl",
+        search,
+        Store(),
+        exclusions=["gold:*"],
+    )
+    (row,) = read_json_lines(tmp_path / "mined.jsonl")
+    assert (row["pid"], row["rank"], row["q_overlap"]) == ("a:1", 1, 1.0)
+    # a:3 holds the answer but no word of the question; b:1 holds it in its title alone
+    assert [p["pid"] for p in row["positives"]] == ["a:1"]
+    assert row["neg_pids"] == ["a:2", "b:2"]
+    assert [p["text"] for p in row["negatives"]] == [
+        PASSAGES["a:2"].text,
+        PASSAGES["b:2"].text,
+    ]
+    assert (done.questions, done.mined, done.excluded, done.ranks) == (1, 1, 1, {1: 1})
+    assert search.asked == [(1, 50)]
+
+
+def test_a_question_that_nothing_answers_is_left_out(tmp_path):
+    other = {"id": "z", "question": "who painted the moon", "answers": ["Nobody"]}
+    done = mine(questions(tmp_path, other, HAMLET), tmp_path / "mined.jsonl", Everything(), Store())
+    rows = list(read_json_lines(tmp_path / "mined.jsonl"))
+    assert [row["id"] for row in rows] == ["q"]
+    assert (done.questions, done.mined) == (2, 1)
+    assert rows[0]["pid"] == "gold:1"  # nothing was excluded here
+
+
+def test_nothing_is_written_where_no_question_is_answered(tmp_path):
+    target = tmp_path / "mined.jsonl"
+    target.write_text("what was there\n")
+    other = {"question": "who painted the moon", "answers": ["Nobody"]}
+    with pytest.raises(InputError, match="No passage answers any of the 1 questions"):
+        mine(questions(tmp_path, other), target, Everything(), Store())
+    assert target.read_text() == "what was there\n"
+
+
+def test_a_row_without_answers_is_named(tmp_path):
+    path = questions(tmp_path, HAMLET, {"question": "who"})
+    with pytest.raises(DataFormatError, match=r"questions.jsonl, row 2: .*answers"):
+        mine(path, tmp_path / "mined.jsonl", Everything(), Store())
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"positives": 0}, {"min_overlap": 1.5}])
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError):
+        MiningSettings(**wrong)
+
+
+def test_exclusions_are_read_line_by_line_and_a_missing_file_is_told(tmp_path):
+    (tmp_path / "out.txt").write_text("a:1\n\n gold:* \n")
+    assert read_exclusions(tmp_path / "out.txt") == ["a:1", "gold:*"]
+    with pytest.raises(InputError, match="cannot be read"):
+        read_exclusions(tmp_path / "none.txt")
+
+
+def test_overlap_counts_the_questions_own_words():
+    passage = Passage("1", "Nile", "The river Nile is long.")
+    assert question_overlap("how long is the river nile", passage) == 1.0
+    assert question_overlap("how long is the amazon river", passage) == pytest.approx(2 / 3)
+    assert question_overlap("who", passage) == 1.0
+
+
+def test_each_positive_of_a_mined_row_becomes_a_reading_row_with_its_negatives(tmp_path):
+    mine(questions(tmp_path, HAMLET), tmp_path / "mined.jsonl", Everything(), Store())
+    rows = map_rows(read_json_lines(tmp_path / "mined.jsonl"), {}, {"gold:1"})
+    assert rows == []  # the row's best passage must not be trained on
+    rows = map_rows(read_json_lines(tmp_path / "mined.jsonl"), {}, set())
+    assert [row.passage.text for row in rows] == [PASSAGES["gold:1"].text, PASSAGES["a:1"].text]
+    assert {p.id for row in rows for p in row.negatives} == {"a:2", "b:2"}
+    assert {row.answer for row in rows} == {"Shakespeare"}
