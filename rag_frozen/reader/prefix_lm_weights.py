@@ -22,11 +22,20 @@ from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.weight_difference import add_difference, take_difference
 
-__all__ = ["begin_from_minilm", "load_prefix_lm", "save_trained"]
+__all__ = ["as_bert", "begin_from_minilm", "load_prefix_lm", "save_trained"]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
 _WORDS = "word_embeddings.weight"
+_QKV = ("query", "key", "value")
+_LAYER = {
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+"""Our names of a layer's parts, and transformers'."""
 
 
 def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> PrefixLM:
@@ -80,24 +89,40 @@ def _from_bert(source: dict[str, Tensor], config: PrefixLMConfig) -> dict[str, T
         "embedding_norm.weight": source["embeddings.LayerNorm.weight"],
         "embedding_norm.bias": source["embeddings.LayerNorm.bias"],
     }
-    names = {
-        "attention_output": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "intermediate": "intermediate.dense",
-        "output": "output.dense",
-        "output_norm": "output.LayerNorm",
-    }
     for index in range(config.num_hidden_layers):
         theirs, ours = f"encoder.layer.{index}.", f"layers.{index}."
         for part in ("weight", "bias"):
-            heads = [
-                source[f"{theirs}attention.self.{which}.{part}"]
-                for which in ("query", "key", "value")
-            ]
+            heads = [source[f"{theirs}attention.self.{which}.{part}"] for which in _QKV]
             state[f"{ours}qkv.{part}"] = torch.cat(heads)
-            for our_name, their_name in names.items():
+            for our_name, their_name in _LAYER.items():
                 state[f"{ours}{our_name}.{part}"] = source[f"{theirs}{their_name}.{part}"]
     return state
+
+
+def as_bert(model: PrefixLM) -> dict[str, Tensor]:
+    """The layers of a prefix language model in transformers' naming of ``BertModel``, so that an
+    encoder can begin from what it has learned. Its head is left out; there is no pooler.
+
+    Returns:
+        tensors by name, sharing the model's memory where their form is the same.
+    """
+    state = model.state_dict()
+    bert = {
+        "embeddings.word_embeddings.weight": state[_WORDS],
+        "embeddings.position_embeddings.weight": state["position_embeddings.weight"],
+        "embeddings.token_type_embeddings.weight": state["type_embeddings.weight"],
+        "embeddings.LayerNorm.weight": state["embedding_norm.weight"],
+        "embeddings.LayerNorm.bias": state["embedding_norm.bias"],
+    }
+    for index in range(model.config.num_hidden_layers):
+        theirs, ours = f"encoder.layer.{index}.", f"layers.{index}."
+        for part in ("weight", "bias"):
+            heads = state[f"{ours}qkv.{part}"].chunk(3)
+            for which, tensor in zip(_QKV, heads, strict=True):
+                bert[f"{theirs}attention.self.{which}.{part}"] = tensor
+            for our_name, their_name in _LAYER.items():
+                bert[f"{theirs}{their_name}.{part}"] = state[f"{ours}{our_name}.{part}"]
+    return bert
 
 
 def save_trained(

@@ -13,7 +13,12 @@ from rag_frozen.errors import ArtifactDamagedError, FrozenWeightsChangedError, M
 from rag_frozen.models.rounding import dequantize_rows, quantize_rows
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
 from rag_frozen.reader.prefix_lm import PrefixLMConfig, prefix_mask
-from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
+from rag_frozen.reader.prefix_lm_weights import (
+    as_bert,
+    begin_from_minilm,
+    load_prefix_lm,
+    save_trained,
+)
 from rag_frozen.reader.weight_difference import pack_six_bits, unpack_six_bits
 from tests.tiny import save_bert, wordpiece
 
@@ -84,6 +89,21 @@ def test_int8_is_at_most_half_a_step_away(seed, rows, columns):
     rounded, scale = quantize_rows(matrix)
     error = (dequantize_rows(rounded, scale) - matrix).abs()
     assert bool((error <= 0.5 * scale[:, None] * 1.001 + 1e-9).all())
+
+
+def test_the_layers_go_to_bert_and_come_back(tmp_path: Path):
+    from transformers import BertModel
+
+    encoder = save_bert(tmp_path / "e")
+    model = begin_from_minilm(encoder, CONFIG)
+    config = BertModel.config_class.from_pretrained(
+        str(encoder), max_position_embeddings=CONFIG.max_position_embeddings
+    )
+    bert = BertModel(config, add_pooling_layer=False)
+    bert.load_state_dict(as_bert(model))
+    bert.save_pretrained(str(tmp_path / "b"))
+    again = begin_from_minilm(tmp_path / "b", CONFIG)
+    assert weights_digest(again) == weights_digest(model)
 
 
 def test_a_difference_restores_the_model_beside_its_base_alone(tmp_path: Path):
