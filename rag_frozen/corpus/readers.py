@@ -35,15 +35,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadProblem:
-    """A row that is no passage. ``line`` counts from 1, in the decompressed file."""
+    """A row that is no passage. ``line`` counts from 1, in the decompressed file, lines or what
+    ``unit`` says, such as the pages of a dump."""
 
     file: str
     line: int
     reason: str
     detail: str
+    unit: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}: {self.detail}"
+        return f"{self.file}, {self.unit} {self.line}: {self.reason}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class ReadReport:
     """What came of reading: passages kept, rows left out, the first problems.
 
     ``reasons`` holds (reason, count) pairs, most frequent first; they sum to ``malformed``.
-    ``files`` are the files begun, in the order read.
+    ``files`` are the files begun, in the order read; ``unit`` is what is counted as left out.
     """
 
     kept: int = 0
@@ -59,6 +61,7 @@ class ReadReport:
     reasons: tuple[tuple[str, int], ...] = ()
     problems: tuple[ReadProblem, ...] = ()
     files: tuple[str, ...] = ()
+    unit: str = "rows"
 
     def summary(self) -> str:
         """Return one line for people.
@@ -69,7 +72,7 @@ class ReadReport:
         if not self.malformed:
             return f"{self.kept:,} passages kept"
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons)
-        return f"{self.kept:,} passages kept, {self.malformed:,} rows left out ({reasons})"
+        return f"{self.kept:,} passages kept, {self.malformed:,} {self.unit} left out ({reasons})"
 
 
 def read_passages(
