@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from rag_frozen.artifacts import (
-    Draft,
     Manifest,
     atomic_write_text,
     load_manifest,
     name_folder,
     write_artifact,
 )
-from rag_frozen.corpus.chunking import chunk_documents
 from rag_frozen.corpus.readers import PassageFormat, ReadReport, Sources, read_passages
+from rag_frozen.corpus.sources import CorpusSource, RowSource
 from rag_frozen.corpus.store import ArrowPassageStore, write_store
 from rag_frozen.errors import InputError
 from rag_frozen.types import Passage
 
 __all__ = [
     "CorpusArtifact",
-    "CorpusSource",
-    "FileSource",
     "build_corpus",
     "build_corpus_from",
     "open_corpus",
@@ -42,70 +38,6 @@ class CorpusArtifact:
     manifest: Manifest
     report: ReadReport
     reused: bool
-
-
-class CorpusSource(Protocol):
-    """Where passages come from: files, a dump, a data set of the hub, a folder of documents."""
-
-    @property
-    def recipe(self) -> Mapping[str, Any]:  # Any: JSON values
-        """The settings that the corpus' fingerprint covers beside its passages."""
-
-    @property
-    def report(self) -> ReadReport:
-        """What has been read so far; after the last passage, all of it."""
-
-    def passages(self, work: Path) -> Iterator[Passage]:
-        """Read everything once, in an order that is always the same. ``work`` is the artifact's
-        folder in the making; files put there that begin with a dot are removed by ``finish`` or
-        ``close``."""
-
-    def finish(self, draft: Draft) -> None:
-        """Put the source's own files and numbers into the artifact, after the last passage."""
-
-    def close(self) -> None:
-        """Let go of what is held, whether reading ended or not."""
-
-
-class FileSource:
-    """Passages from JSONL and TSV files, see ``readers.read_passages``."""
-
-    def __init__(
-        self,
-        sources: Sources,
-        *,
-        format: PassageFormat | None = None,
-        chunk_words: int | None = None,
-        at_sentences: bool = False,
-        strict: bool = False,
-    ) -> None:
-        self._reader = read_passages(sources, format=format, strict=strict)
-        self._chunk_words = chunk_words
-        self._at_sentences = at_sentences
-
-    @property
-    def recipe(self) -> dict[str, Any]:  # Any: JSON values
-        """Of the cutting alone: the same passages in files of another form are the same corpus."""
-        return {"chunk_words": self._chunk_words, "at_sentences": self._at_sentences}
-
-    @property
-    def report(self) -> ReadReport:
-        """Of the rows read so far."""
-        return self._reader.report
-
-    def passages(self, work: Path) -> Iterator[Passage]:
-        """The rows, cut where that is asked for; ``work`` is not used."""
-        if self._chunk_words is None:
-            return self._reader
-        return chunk_documents(
-            self._reader, n_words=self._chunk_words, at_sentences=self._at_sentences
-        )
-
-    def finish(self, draft: Draft) -> None:
-        """Files add nothing to the artifact."""
-
-    def close(self) -> None:
-        """Files are closed as they are read."""
 
 
 def build_corpus(
@@ -137,9 +69,8 @@ def build_corpus(
         InputError, DataFormatError: when no passage can be read.
         StorageError: when the disk is full; nothing half-written stays.
     """
-    source = FileSource(
-        sources, format=format, chunk_words=chunk_words, at_sentences=at_sentences, strict=strict
-    )
+    reader = read_passages(sources, format=format, strict=strict)
+    source = RowSource(reader, chunk_words=chunk_words, at_sentences=at_sentences)
     return build_corpus_from(source, root, name=name, progress=progress)
 
 

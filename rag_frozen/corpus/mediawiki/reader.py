@@ -30,18 +30,18 @@ from rag_frozen.corpus.mediawiki.pages import BrokenPage
 from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
 from rag_frozen.corpus.parallel import ordered_map
 from rag_frozen.corpus.readers import ReadProblem, ReadReport
+from rag_frozen.corpus.sources import REPORT
 from rag_frozen.errors import DataFormatError
 from rag_frozen.types import Passage
 
 __all__ = ["DumpSource"]
 
-_REPORT = "report.json"
 _SHOWN = 20  # problems that the report tells of
 _log = logging.getLogger(__name__)
 
 
 class DumpSource:
-    """The passages of MediaWiki dumps (``corpus.build.CorpusSource``).
+    """The passages of MediaWiki dumps (``corpus.sources.CorpusSource``).
 
     A passage is named ``<page id>-<number from 0>`` and has its article's title.
     """
@@ -74,6 +74,7 @@ class DumpSource:
         self._processes = processes
         self._damaged = damaged
         self._pages = 0
+        self._file_bytes = 0
         self._articles = 0
         self._words = 0
         self._passages = 0
@@ -101,6 +102,12 @@ class DumpSource:
             files=tuple(self._begun) or tuple(map(str, self.files)),
             unit="pages",
         )
+
+    @property
+    def share(self) -> float | None:
+        """By the bytes of the files of the pages read so far."""
+        whole = sum(path.stat().st_size for path in self.files)
+        return min(1.0, self._file_bytes / max(whole, 1))
 
     def passages(self, work: Path) -> Iterator[Passage]:
         """Read all dumps once; ``work`` is a folder for what is gathered on the way.
@@ -144,7 +151,7 @@ class DumpSource:
             "aliases_digest": aliases.digest,
             "problems": [str(problem) for problem in self._problems],
         }
-        atomic_write_text(draft / _REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        atomic_write_text(draft / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Remove what was gathered, when reading was given up."""
@@ -178,13 +185,16 @@ class DumpSource:
                     yield one
 
     def _blocks(self) -> Iterator[PageBlock]:
+        done = 0  # bytes of the files before this one
         for path in self.files:
             self._begun.append(str(path))
             for block in page_blocks(path):
+                self._file_bytes = done + block.file_offset
                 if isinstance(block, DumpDamage):
                     self._breaks_off(block)
                 else:
                     yield block
+            done += path.stat().st_size
 
     def _breaks_off(self, damage: DumpDamage) -> None:
         if self._damaged == "stop":

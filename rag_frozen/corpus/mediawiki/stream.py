@@ -45,12 +45,13 @@ class RawPage:
 
 @dataclass(frozen=True, slots=True)
 class PageBlock:
-    """Pages that stand together in a file, and the file's beginning with the names of its
-    namespaces."""
+    """Pages that stand together in a file, the file's beginning with the names of its namespaces,
+    and about how many bytes of the file itself they and what precedes them take."""
 
     file: str
     header: bytes
     pages: tuple[RawPage, ...]
+    file_offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,10 @@ def page_blocks(path: Path) -> Iterator[PageBlock | DumpDamage]:
             pages.append(page)
             size += len(page.xml)
             if len(pages) == _BLOCK_PAGES or size >= _BLOCK_BYTES:
-                yield PageBlock(str(path), header, tuple(pages))
+                yield PageBlock(str(path), header, tuple(pages), reader.file_offset)
                 pages, size = [], 0
         if pages:
-            yield PageBlock(str(path), header, tuple(pages))
+            yield PageBlock(str(path), header, tuple(pages), reader.file_offset)
         if reader.broken is not None:
             yield DumpDamage(
                 str(path), reader.n_pages, reader.offset, reader.file_offset, reader.broken
