@@ -50,6 +50,7 @@ def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> Corpu
                 cutting=Cutting(settings.chunk_words, settings.at_sentences, settings.wrap),
                 processes=processes or settings.processes or usable_cores(),
                 damaged=settings.damaged,
+                selection=settings.selection(),
             )
         case HubCorpus():
             return _hub(settings)

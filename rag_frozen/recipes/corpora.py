@@ -8,19 +8,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_frozen.corpus.chunking import DPR_WORDS
 from rag_frozen.corpus.folders import DOCUMENT_ENDINGS
 from rag_frozen.corpus.mediawiki.options import WikiOptions
+from rag_frozen.corpus.mediawiki.selection import Selection
 
-__all__ = ["FolderCorpus", "HubCorpus", "MediaWikiCorpus"]
+__all__ = ["ArticleSelection", "FolderCorpus", "HubCorpus", "MediaWikiCorpus"]
 
 _WIKI = WikiOptions()
+_SELECTION = Selection()
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArticleSelection(_Frozen):
+    """The articles that people ask about: the ``articles`` best, or the best ``share`` of all, by
+    inbound links, redirects and words; the weights are those of
+    ``corpus.mediawiki.selection.Selection``."""
+
+    articles: int | None = Field(None, ge=1)
+    share: float | None = Field(None, gt=0.0, le=1.0)
+    links: float = Field(_SELECTION.links, ge=0.0)
+    redirects: float = Field(_SELECTION.redirects, ge=0.0)
+    words: float = Field(_SELECTION.words, ge=0.0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> ArticleSelection:
+        if (self.articles is None) == (self.share is None):
+            raise ValueError("give either articles or share")
+        return self
 
 
 class MediaWikiCorpus(_Frozen):
@@ -31,7 +51,8 @@ class MediaWikiCorpus(_Frozen):
     defaults. Articles are cut into passages of ``chunk_words`` words; ``wrap`` fills the last one
     from the article's start as DPR does. ``processes`` parse pages, all usable cores where it is
     not given; their number does not change the corpus. ``damaged: keep`` goes on where a dump
-    breaks off or a page cannot be read, with a warning, and the manifest says so.
+    breaks off or a page cannot be read, with a warning, and the manifest says so. ``select`` keeps
+    the articles that people ask about; it needs room on disk for all passages a second time.
     """
 
     kind: Literal["mediawiki"]
@@ -51,10 +72,15 @@ class MediaWikiCorpus(_Frozen):
     wrap: bool = False
     processes: int | None = Field(None, ge=1)
     damaged: Literal["stop", "keep"] = "stop"
+    select: ArticleSelection | None = None
 
     def options(self) -> WikiOptions:
         """The fields that say which pages are kept and what of them."""
         return WikiOptions(**{name: getattr(self, name) for name in WikiOptions.__slots__})
+
+    def selection(self) -> Selection | None:
+        """Which articles stay, None where all do."""
+        return None if self.select is None else Selection(**self.select.model_dump())
 
 
 class HubCorpus(_Frozen):

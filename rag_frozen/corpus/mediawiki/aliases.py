@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,23 +69,26 @@ class AliasSpool:
         if len(self._kept) == _WAITING:
             self._flush()
 
-    def write(self, path: Path) -> AliasSummary:
-        """Write the table to a file."""
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Yield each alias that leads to a kept article with that article's title, by alias."""
         self._flush()
-        digest = hashlib.sha256()
-        n_aliases = n_loose = 0
-        batch: list[tuple[str, str]] = []
-        with (
-            _disk_errors(self._path),
-            pa.OSFile(str(path), "wb") as sink,
-            pa.ipc.new_file(sink, _SCHEMA) as writer,
-        ):
+        with _disk_errors(self._path):
             for alias, target in self._database.execute(
                 "SELECT alias, target FROM redirect ORDER BY alias"
             ):
-                title = self._follow(alias, target)
-                if title is None:
-                    n_loose += 1
+                if (title := self._follow(alias, target)) is not None:
+                    yield alias, title
+
+    def write(
+        self, path: Path, *, wanted: Callable[[str], bool] = lambda title: True
+    ) -> AliasSummary:
+        """Write the table to a file; ``wanted`` says of a kept article's title whether it stays."""
+        digest = hashlib.sha256()
+        n_aliases = 0
+        batch: list[tuple[str, str]] = []
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            for alias, title in self.pairs():
+                if not wanted(title):
                     continue
                 n_aliases += 1
                 digest.update(f"{alias}\0{title}\0".encode())
@@ -95,12 +98,8 @@ class AliasSpool:
                     batch = []
             if batch:
                 _write_batch(writer, batch)
-        return AliasSummary(n_aliases, n_loose, digest.hexdigest())
-
-    def resolve(self, title: str) -> str | None:
-        """Return the kept article that a title or an alias stands for, None without one."""
-        self._flush()
-        return self._follow("", title)
+        n_all = self._database.execute("SELECT count(*) FROM redirect").fetchone()[0]
+        return AliasSummary(n_aliases, int(n_all) - n_aliases, digest.hexdigest())
 
     def close(self) -> None:
         """Remove the working file."""

@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from rag_frozen.corpus.mediawiki.articles import (
 )
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.pages import BrokenPage
+from rag_frozen.corpus.mediawiki.selection import SCORES, Selection, Selector
 from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
 from rag_frozen.corpus.parallel import ordered_map
 from rag_frozen.corpus.readers import ReadProblem, ReadReport
@@ -54,6 +55,7 @@ class DumpSource:
         cutting: Cutting,
         processes: int = 1,
         damaged: Literal["stop", "keep"] = "stop",
+        selection: Selection | None = None,
     ) -> None:
         """Name a dump or a folder of dumps.
 
@@ -64,6 +66,7 @@ class DumpSource:
             processes: that parse pages; their number does not change the passages.
             damaged: ``stop`` raises where a dump breaks off or a page cannot be read, ``keep``
                 warns and goes on.
+            selection: keeps the best articles alone, and their scores beside the passages.
 
         Raises:
             InputError: when there is no such file.
@@ -73,6 +76,7 @@ class DumpSource:
         self._cutting = cutting
         self._processes = processes
         self._damaged = damaged
+        self._selection = selection
         self._pages = 0
         self._file_bytes = 0
         self._articles = 0
@@ -85,11 +89,15 @@ class DumpSource:
         self._begun: list[str] = []
         self._seen = SeenIds()
         self._spool: AliasSpool | None = None
+        self._selector: Selector | None = None
 
     @property
     def recipe(self) -> dict[str, Any]:  # Any: JSON values
         """The settings that the corpus' fingerprint covers."""
-        return {"mediawiki": asdict(self._options), "cutting": asdict(self._cutting)}
+        recipe = {"mediawiki": asdict(self._options), "cutting": asdict(self._cutting)}
+        if self._selection is not None:
+            recipe["select"] = asdict(self._selection)
+        return recipe
 
     @property
     def report(self) -> ReadReport:
@@ -117,10 +125,15 @@ class DumpSource:
             InputError: when a file cannot be read.
         """
         self._spool = AliasSpool(work / ".aliases.spool")
-        for article in self._kept_articles(self._spool):
-            self._passages += len(article.passages)
-            for number, text in enumerate(article.passages):
-                yield Passage(f"{article.page_id}-{number}", article.title, text)
+        articles = self._kept_articles(self._spool)
+        passages: Iterator[Passage]
+        if self._selection is None:
+            passages = (passage for article in articles for passage in _cut(article))
+        else:
+            passages = self._selected(articles, self._selection, self._spool, work)
+        for passage in passages:
+            self._passages += 1
+            yield passage
         if self._reasons:
             _log.warning("%s. First: %s", self.report.summary(), self._problems[0])
 
@@ -128,9 +141,11 @@ class DumpSource:
         """Write the alias table and the report into the artifact, and their numbers into its
         manifest."""
         assert self._spool is not None
-        aliases = self._spool.write(draft / ALIASES)
-        self._spool.close()
-        self._spool = None
+        if self._selector is None:
+            aliases = self._spool.write(draft / ALIASES)
+        else:
+            aliases = self._spool.write(draft / ALIASES, wanted=self._selector.stays)
+        self.close()
         draft.inputs["aliases"] = aliases.digest
         counts = {
             "pages": self._pages,
@@ -158,9 +173,28 @@ class DumpSource:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
+
+    def _selected(
+        self, articles: Iterator[Article], selection: Selection, spool: AliasSpool, work: Path
+    ) -> Iterator[Passage]:
+        self._selector = Selector(work)
+        for article in articles:
+            self._selector.add(article)
+        kept = self._selector.select(selection, spool.pairs(), work / SCORES)
+        self._dropped["selection"] = self._articles - kept
+        self._articles, self._words = kept, self._selector.kept_words
+        return self._selector.passages()
 
     def _kept_articles(self, spool: AliasSpool) -> Iterator[Article]:
-        judge = partial(_judge, options=self._options, cutting=self._cutting)
+        judge = partial(
+            _judge,
+            options=self._options,
+            cutting=self._cutting,
+            links=self._selection is not None,
+        )
         for file, judged in ordered_map(judge, self._blocks(), processes=self._processes):
             fresh = iter(
                 self._seen.add(
@@ -222,8 +256,19 @@ class DumpSource:
             self._problems.append(problem)
 
 
-def _judge(block: PageBlock, options: WikiOptions, cutting: Cutting) -> tuple[str, list[Judged]]:
-    return block.file, judge_block(block, options, cutting)
+def _judge(
+    block: PageBlock, options: WikiOptions, cutting: Cutting, *, links: bool
+) -> tuple[str, list[Judged]]:
+    """What a worker does; links go back to the first process only where they are asked for."""
+    judged = judge_block(block, options, cutting)
+    if not links:
+        judged = [replace(one, links=()) if isinstance(one, Article) else one for one in judged]
+    return block.file, judged
+
+
+def _cut(article: Article) -> Iterator[Passage]:
+    for number, text in enumerate(article.passages):
+        yield Passage(f"{article.page_id}-{number}", article.title, text)
 
 
 def _counts(what: str, reasons: Counter[str]) -> dict[str, int]:

@@ -234,13 +234,13 @@ def many(n_pages: int, n_words: int = 60) -> Iterator[MadePage]:
 
 def test_any_number_of_processes_gives_the_same_corpus(tmp_path: Path) -> None:
     path = tmp_path / "dump.xml.bz2"
-    path.write_bytes(multistream(many(700), each=100))
+    path.write_bytes(multistream(many(300, 30), each=100))
     one = build(path, tmp_path)
     two = build(path, tmp_path, processes=2)
     assert two.reused
     assert one.folder == two.folder
-    assert one.manifest.counts["pages"] == 1_400
-    assert one.manifest.counts["aliases"] == 700
+    assert one.manifest.counts["pages"] == 600
+    assert one.manifest.counts["aliases"] == 300
     with pytest.raises(InputError, match="At least 1 process"):
         build(path, tmp_path, processes=0)
 
@@ -255,32 +255,32 @@ def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
         tracemalloc.start()
         dump = source(path)
         for number, _ in enumerate(dump.passages(tmp_path)):
-            if number % 97 == 0:
+            if number % 37 == 36:
                 gc.collect()
                 samples.append(tracemalloc.get_traced_memory()[0])
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         dump.close()
-        return max(samples), highest
+        return max(samples, default=0), highest
 
-    held(40)  # what is set up once
-    small, large = held(150), held(900)
-    assert (tmp_path / "900.xml").stat().st_size > 2 * 2**20
+    held(10)  # what is set up once
+    small, large = held(150), held(420)
+    assert (tmp_path / "420.xml").stat().st_size > 2**20
     assert large[0] < small[0] + 2**18, (small, large)
     assert large[1] < 6 * 2**20, large
 
 
 @pytest.mark.parametrize("packed", ["plain", "bz2", "multistream", "gz"])
-@pytest.mark.parametrize("part", [0.5, 0.9, 0.999])
+@pytest.mark.parametrize("part", [0.6, 0.999])
 def test_a_truncated_dump_stops_the_build_or_keeps_what_was_read(
     tmp_path: Path, packed: str, part: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pages = [MadePage(f"Page {number}", prose(number, 300)) for number in range(500)]
+    pages = [MadePage(f"Page {number}", prose(number, 150)) for number in range(200)]
     text = dump_text(pages).encode()
     whole = {
         "plain": text,
         "bz2": bz2.compress(text, compresslevel=1),
-        "multistream": multistream(pages, each=50),
+        "multistream": multistream(pages, each=20),
         "gz": gzip.compress(text),
     }[packed]
     path = tmp_path / "dump.xml"
@@ -292,7 +292,7 @@ def test_a_truncated_dump_stops_the_build_or_keeps_what_was_read(
         built = build(path, tmp_path / "root", damaged="keep")
     titles = list(dict.fromkeys(passage.title for passage in passages_of(built)))
     assert titles == [f"Page {number}" for number in range(len(titles))]
-    assert len(titles) >= 500 * part * 0.7 - 20
+    assert len(titles) >= 200 * part * 0.7 - 40
     assert built.manifest.counts["damaged_dump_that_breaks_off"] == 1
     assert built.manifest.counts["malformed"] == 1
     assert f"page {len(titles)}: dump that breaks off" in caplog.text
