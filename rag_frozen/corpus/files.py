@@ -121,6 +121,11 @@ def _detect(path: Path, first: str) -> PassageFormat:
             f"{path}, line 1: a JSON array begins here. One JSON object a line is expected; "
             "convert it, for instance with: jq -c '.[]'"
         )
+    if first.startswith(("<mediawiki", "BZh")):
+        raise DataFormatError(
+            f"{path} looks like a MediaWiki dump, not a file of passages. Build it with: "
+            f"rag-frozen index build wiki-dump --set corpus.path={path}"
+        )
     if named:
         return named
     if first.startswith("{"):

@@ -10,6 +10,7 @@ redirect; passages wait in a file until all links are counted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,7 +154,8 @@ class Selector:
 
     def close(self) -> None:
         """Remove the working files."""
-        self._close_files()
+        with suppress(OSError, pa.ArrowException):  # a full disk refuses even an ending
+            self._close_files()
         for path in self._paths.values():
             path.unlink(missing_ok=True)
 

@@ -23,9 +23,11 @@ from rag_frozen.corpus.mediawiki.aliases import AliasTable
 from rag_frozen.corpus.mediawiki.articles import Cutting
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.reader import DumpSource
-from rag_frozen.errors import ArtifactMissingError, DataFormatError, InputError
+from rag_frozen.corpus.mediawiki.selection import Selection
+from rag_frozen.errors import ArtifactMissingError, DataFormatError, InputError, StorageError
 from rag_frozen.types import Passage
 
+from ...artifacts.disks import small_disk
 from .dumps import MadePage, dump_parts, dump_text, multistream
 
 pytest.importorskip("mwxml")
@@ -363,6 +365,28 @@ def test_a_page_without_end_does_not_fill_the_memory(
     path.write_text(dump_text([MadePage("A", prose(1)), MadePage("B", "x " * 2**20)]))
     with pytest.raises(DataFormatError, match=r"after page 1, .*longer than 1,048,576 bytes"):
         build(path, tmp_path)
+
+
+@pytest.mark.parametrize("selection", [None, Selection(share=0.5)])
+def test_a_disk_that_is_full_at_any_moment_leaves_nothing(
+    tmp_path: Path, selection: Selection | None
+) -> None:
+    path = tmp_path / "dump.xml"
+    path.write_text(dump_text(many(150, 100)))
+    outcomes = []
+    for kib in (8, 40, 80, 120, 160, 240, 320, 480, 4_096):
+        with small_disk(tmp_path / "disk", kib=kib) as disk:
+            dump = DumpSource(path, options=WikiOptions(), cutting=PLAIN, selection=selection)
+            try:
+                build_corpus_from(dump, disk, name="wiki")
+            except StorageError as error:
+                outcomes.append("full" if str(disk) in str(error) else str(error))
+                assert not [file for file in disk.rglob("*") if file.is_file()]
+            else:
+                outcomes.append("built")
+    assert outcomes[0] == "full"
+    assert outcomes[-1] == "built"
+    assert outcomes == sorted(outcomes, reverse=True)
 
 
 REAL = {
