@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from rag_frozen.corpus.build import CorpusArtifact, build_corpus, open_corpus
+from rag_frozen.corpus.build import (
+    CorpusArtifact,
+    build_corpus,
+    build_corpus_from,
+    open_corpus,
+)
 from rag_frozen.corpus.chunking import chunk_documents, chunk_text
 from rag_frozen.corpus.readers import ReadReport, read_passages
 from rag_frozen.corpus.store import ArrowPassageStore
@@ -12,6 +17,7 @@ __all__ = [
     "CorpusArtifact",
     "ReadReport",
     "build_corpus",
+    "build_corpus_from",
     "chunk_documents",
     "chunk_text",
     "open_corpus",

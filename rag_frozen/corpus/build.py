@@ -1,8 +1,9 @@
-"""From files of passages to a corpus artifact, and back."""
+"""From files of passages, or any other source of them, to a corpus artifact, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,18 @@ from rag_frozen.artifacts import (
     name_folder,
     write_artifact,
 )
-from rag_frozen.corpus.chunking import chunk_documents
 from rag_frozen.corpus.readers import PassageFormat, ReadReport, Sources, read_passages
+from rag_frozen.corpus.sources import CorpusSource, RowSource
 from rag_frozen.corpus.store import ArrowPassageStore, write_store
 from rag_frozen.errors import InputError
 from rag_frozen.types import Passage
 
-__all__ = ["CorpusArtifact", "build_corpus", "open_corpus"]
+__all__ = [
+    "CorpusArtifact",
+    "build_corpus",
+    "build_corpus_from",
+    "open_corpus",
+]
 
 Progress = Callable[[int, int | None], None]
 
@@ -64,29 +70,47 @@ def build_corpus(
         StorageError: when the disk is full; nothing half-written stays.
     """
     reader = read_passages(sources, format=format, strict=strict)
-    recipe = {"chunk_words": chunk_words, "at_sentences": at_sentences}
-    passages: Iterator[Passage] = reader
-    if chunk_words is not None:
-        passages = chunk_documents(reader, n_words=chunk_words, at_sentences=at_sentences)
+    source = RowSource(reader, chunk_words=chunk_words, at_sentences=at_sentences)
+    return build_corpus_from(source, root, name=name, progress=progress)
+
+
+def build_corpus_from(
+    source: CorpusSource,
+    root: str | Path | None,
+    *,
+    name: str,
+    progress: Progress = lambda done, total: None,
+) -> CorpusArtifact:
+    """Write the passages of any source as ``<root>/corpora/<name>/<fingerprint>/``.
+
+    Raises:
+        InputError, DataFormatError: when no passage can be read, and as the source does.
+        StorageError: when the disk is full; nothing half-written stays.
+    """
     home = name_folder(root, "corpus", name=name)
-    with write_artifact(
-        home, kind="corpus", name=name, recipe=recipe, by_fingerprint=True
-    ) as draft:
-        summary = write_store(draft.folder, _told(passages, progress))
+    with (
+        closing(source),
+        write_artifact(
+            home, kind="corpus", name=name, recipe=source.recipe, by_fingerprint=True
+        ) as draft,
+    ):
+        summary = write_store(draft.folder, _told(source.passages(draft.folder), progress))
+        report = source.report
         if summary.n_passages == 0:
             raise InputError(
-                f"No passage was read from {', '.join(map(str, reader.report.files))}: "
-                f"{reader.report.summary()}. {_first_problem(reader.report)}"
+                f"No passage was read from {', '.join(map(str, report.files))}: "
+                f"{report.summary()}. {_first_problem(report)}"
             )
-        atomic_write_text(draft / "problems.txt", _problems(reader.report))
+        atomic_write_text(draft / "problems.txt", _problems(report))
         draft.inputs["content"] = summary.content_digest
         draft.counts["passages"] = summary.n_passages
-        draft.counts["malformed"] = reader.report.malformed
+        draft.counts["malformed"] = report.malformed
         draft.digests["ids"] = summary.ids_digest
         draft.digests["content"] = summary.content_digest
+        source.finish(draft)
     progress(summary.n_passages, summary.n_passages)
     assert draft.manifest is not None
-    return CorpusArtifact(draft.target, draft.manifest, reader.report, draft.reused)
+    return CorpusArtifact(draft.target, draft.manifest, report, draft.reused)
 
 
 def open_corpus(folder: str | Path) -> ArrowPassageStore:

@@ -14,8 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Literal, cast
 
+from rag_frozen.corpus.collections import beir_corpus
 from rag_frozen.corpus.rows import (
     DPR_COLUMNS,
+    Row,
     RowFault,
     json_row,
     split_tsv,
@@ -23,7 +25,6 @@ from rag_frozen.corpus.rows import (
     tsv_row,
 )
 from rag_frozen.errors import DataFormatError, InputError
-from rag_frozen.types import Passage
 
 __all__ = ["PassageFormat", "Sources", "expand_sources", "file_rows"]
 
@@ -42,15 +43,15 @@ _LONGEST_LINE = 64 * 2**20  # bytes
 _MOST_LINES = 100  # of one quoted TSV row
 
 Line = tuple[int, str | RowFault]
-Row = tuple[int, Passage | RowFault]
 
 
 def expand_sources(sources: Sources) -> tuple[Path, ...]:
     """Return the files of ``sources`` in order; a folder stands for its passage files, sorted.
 
     In a folder and those below it, files with the endings of passage files count (``.jsonl``,
-    ``.json``, ``.ndjson``, ``.tsv``, each also with ``.gz``), hidden ones do not. Raises
-    ``InputError`` when a source does not exist or a folder holds none.
+    ``.json``, ``.ndjson``, ``.tsv``, each also with ``.gz``), hidden ones do not; of a folder as
+    BEIR lays it out, only the passages do, not the queries and judgements. Raises ``InputError``
+    when a source does not exist or a folder holds none.
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     files: list[Path] = []
@@ -91,6 +92,8 @@ def file_rows(path: Path, format: PassageFormat | None = None) -> Iterator[Row]:
 
 
 def _files_in(folder: Path) -> list[Path]:
+    if (corpus := beir_corpus(folder)) is not None:
+        return [corpus]
     found = [
         path
         for path in folder.rglob("*")
@@ -117,6 +120,11 @@ def _detect(path: Path, first: str) -> PassageFormat:
         raise DataFormatError(
             f"{path}, line 1: a JSON array begins here. One JSON object a line is expected; "
             "convert it, for instance with: jq -c '.[]'"
+        )
+    if first.startswith(("<mediawiki", "BZh")):
+        raise DataFormatError(
+            f"{path} looks like a MediaWiki dump, not a file of passages. Build it with: "
+            f"rag-frozen index build wiki-dump --set corpus.path={path}"
         )
     if named:
         return named

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from rag_frozen.corpus.files import PassageFormat, Sources, expand_sources, file_rows
 from rag_frozen.corpus.ids import SeenIds
-from rag_frozen.corpus.rows import RowFault
+from rag_frozen.corpus.rows import Row, RowFault
 from rag_frozen.errors import DataFormatError
 from rag_frozen.types import Passage
 
@@ -35,15 +35,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadProblem:
-    """A row that is no passage. ``line`` counts from 1, in the decompressed file."""
+    """A row that is no passage. ``line`` counts from 1, in the decompressed file, lines or what
+    ``unit`` says, such as the pages of a dump."""
 
     file: str
     line: int
     reason: str
     detail: str
+    unit: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}: {self.detail}"
+        return f"{self.file}, {self.unit} {self.line}: {self.reason}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class ReadReport:
     """What came of reading: passages kept, rows left out, the first problems.
 
     ``reasons`` holds (reason, count) pairs, most frequent first; they sum to ``malformed``.
-    ``files`` are the files begun, in the order read.
+    ``files`` are the files begun, in the order read; ``unit`` is what is counted as left out.
     """
 
     kept: int = 0
@@ -59,6 +61,7 @@ class ReadReport:
     reasons: tuple[tuple[str, int], ...] = ()
     problems: tuple[ReadProblem, ...] = ()
     files: tuple[str, ...] = ()
+    unit: str = "rows"
 
     def summary(self) -> str:
         """Return one line for people.
@@ -69,7 +72,7 @@ class ReadReport:
         if not self.malformed:
             return f"{self.kept:,} passages kept"
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons)
-        return f"{self.kept:,} passages kept, {self.malformed:,} rows left out ({reasons})"
+        return f"{self.kept:,} passages kept, {self.malformed:,} {self.unit} left out ({reasons})"
 
 
 def read_passages(
@@ -87,25 +90,32 @@ def read_passages(
     ``DataFormatError`` for a file of no known format, and with ``strict`` for the first bad row.
     """
     return PassageReader(
-        expand_sources(sources), format=format, strict=strict, max_problems=max_problems
+        [(str(path), partial(file_rows, path, format)) for path in expand_sources(sources)],
+        strict=strict,
+        max_problems=max_problems,
     )
 
 
 class PassageReader(Iterator[Passage]):
-    """Iterates over the passages of files; ``report`` tells what has been read so far."""
+    """Iterates over the passages of files or other sources of rows; ``report`` tells what has been
+    read so far."""
 
     def __init__(
         self,
-        files: Sequence[Path],
+        sources: Sequence[tuple[str, Callable[[], Iterable[Row]]]],
         *,
-        format: PassageFormat | None = None,
         strict: bool = False,
         max_problems: int = 20,
+        unit: str = "rows",
+        place: str = "line",
     ) -> None:
-        self._files = tuple(files)
-        self._format = format
+        """Name the sources and how each is opened; ``unit`` is what a source has many of, ``place``
+        what their numbers count."""
+        self._sources = tuple(sources)
         self._strict = strict
         self._max_problems = max_problems
+        self._unit = unit
+        self._place = place
         self._kept = 0
         self._reasons: Counter[str] = Counter()
         self._problems: list[ReadProblem] = []
@@ -127,38 +137,44 @@ class PassageReader(Iterator[Passage]):
             reasons=tuple(self._reasons.most_common()),
             problems=tuple(self._problems),
             files=tuple(self._begun),
+            unit=self._unit,
         )
+
+    @property
+    def share(self) -> float | None:
+        """How many of the sources have been read, as a share of all; None where there is one."""
+        if len(self._sources) < 2:
+            return None
+        return max(len(self._begun) - 0.5, 0.0) / len(self._sources)
 
     def _read(self) -> Iterator[Passage]:
         seen = SeenIds()
-        for path in self._files:
-            self._begun.append(str(path))
-            block: list[tuple[int, Passage | RowFault]] = []
-            for entry in file_rows(path, self._format):
+        for name, rows in self._sources:
+            self._begun.append(name)
+            block: list[Row] = []
+            for entry in rows():
                 block.append(entry)
                 if len(block) == _BLOCK:
-                    yield from self._keep(path, block, seen)
+                    yield from self._keep(name, block, seen)
                     block = []
-            yield from self._keep(path, block, seen)
+            yield from self._keep(name, block, seen)
         if self._reasons:
             _log.warning("%s. First: %s", self.report.summary(), self._problems[:1] or "not kept")
 
-    def _keep(
-        self, path: Path, block: list[tuple[int, Passage | RowFault]], seen: SeenIds
-    ) -> Iterator[Passage]:
+    def _keep(self, name: str, block: list[Row], seen: SeenIds) -> Iterator[Passage]:
         new = iter(seen.add([row.id for _, row in block if isinstance(row, Passage)]))
         for line, row in block:
             if isinstance(row, RowFault):
-                self._note(path, line, row)
+                self._note(name, line, row)
             elif not next(new):
                 fault = RowFault("duplicate id", f"the id {row.id!r} was met before")
-                self._note(path, line, fault)
+                self._note(name, line, fault)
             else:
                 self._kept += 1
                 yield row
 
-    def _note(self, path: Path, line: int, fault: RowFault) -> None:
-        problem = ReadProblem(str(path), line, fault.reason, fault.detail)
+    def _note(self, name: str, line: int, fault: RowFault) -> None:
+        problem = ReadProblem(name, line, fault.reason, fault.detail, self._place)
         if self._strict:
             raise DataFormatError(f"{problem}. Correct the row, or read without strict.")
         self._reasons[fault.reason] += 1

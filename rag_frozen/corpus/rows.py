@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rag_frozen.corpus.collections import kilt_text
 from rag_frozen.types import Passage
 
-__all__ = ["DPR_COLUMNS", "RowFault", "json_row", "split_tsv", "tsv_header", "tsv_row"]
+__all__ = [
+    "DPR_COLUMNS",
+    "Row",
+    "RowFault",
+    "json_row",
+    "record_passage",
+    "split_tsv",
+    "tsv_header",
+    "tsv_row",
+]
 
 DPR_COLUMNS = ("id", "text", "title")  # psgs_w100.tsv (Karpukhin et al. 2020)
 
 _ID_NAMES = ("id", "_id")
+_TITLE_NAMES = ("title", "wikipedia_title")
 _TEXT_NAMES = ("text", "contents")
+_TSV_NAMES = {"_id": "id", "docid": "id", "pid": "id", "contents": "text", "passage": "text"}
 _SHOWN = 60  # characters of a faulty row that a message shows
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"(?!")')  # a quote right after would be a doubled one
 
@@ -30,6 +42,10 @@ class RowFault:
 
     reason: str
     detail: str
+
+
+Row = tuple[int, Passage | RowFault]
+"""Where a row stands in its file, from 1, and what it holds."""
 
 
 def json_row(line: str) -> Passage | RowFault:
@@ -50,18 +66,31 @@ def json_row(line: str) -> Passage | RowFault:
         return RowFault("bad JSON", f"{error} in {_shorten(line)}")
     if not isinstance(row, dict):
         return RowFault("bad JSON", f"an object is expected, found {_shorten(line)}")
+    return record_passage(row)
+
+
+def record_passage(row: Mapping[str, Any]) -> Passage | RowFault:
+    """Read a record of named values, by the names of ``json_row`` and KILT's (``_id``,
+    ``wikipedia_title``, ``text`` as a list of paragraphs).
+
+    >>> record_passage({"_id": "3", "wikipedia_title": "Ada", "text": ["Ada", "She wrote."]})
+    Passage(id='3', title='Ada', text='She wrote.')
+    """
     id_name = next((name for name in _ID_NAMES if name in row), None)
     text_name = next((name for name in _TEXT_NAMES if name in row), None)
     if id_name is None or text_name is None:
         lacking = "id or _id" if id_name is None else "text or contents"
         return RowFault("missing field", f"no field {lacking}, found: {', '.join(row) or 'none'}")
-    title = row.get("title")
+    title_name = next((name for name in _TITLE_NAMES if name in row), "title")
+    title = row.get(title_name)
     if title is None:
         title = ""
     identity, text = row[id_name], row[text_name]
     if isinstance(identity, int) and not isinstance(identity, bool):
         identity = str(identity)
-    for name, value in ((id_name, identity), (text_name, text), ("title", title)):
+    if title_name == "wikipedia_title" and (joined := kilt_text(text, str(title))) is not None:
+        text = joined
+    for name, value in ((id_name, identity), (text_name, text), (title_name, title)):
         if not isinstance(value, str):
             return RowFault("wrong type", f"{name} must be text, found {_shorten(repr(value))}")
     if text_name == "contents" and not title:
@@ -72,13 +101,17 @@ def json_row(line: str) -> Passage | RowFault:
 def tsv_header(fields: Sequence[str]) -> tuple[str, ...] | None:
     """Return the columns that a first row names, or None when it is a row of data.
 
+    ``pid``, ``docid`` and ``_id`` stand for ``id``, ``passage`` and ``contents`` for ``text``.
+
     >>> tsv_header(["id", "text", "title"])
     ('id', 'text', 'title')
+    >>> tsv_header(["pid", "passage"])
+    ('id', 'text')
     >>> tsv_header(["1", "Aaron is a prophet.", "Aaron"]) is None
     True
     """
     names = tuple(field.strip().lower() for field in fields)
-    names = tuple("id" if name in _ID_NAMES else name for name in names)
+    names = tuple(_TSV_NAMES.get(name, name) for name in names)
     return names if "id" in names and "text" in names else None
 
 

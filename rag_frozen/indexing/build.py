@@ -26,20 +26,19 @@ from rag_frozen.artifacts import (
     storage_errors,
     write_artifact,
 )
-from rag_frozen.corpus import ArrowPassageStore, build_corpus, open_corpus
+from rag_frozen.corpus import ArrowPassageStore, build_corpus_from, open_corpus
 from rag_frozen.errors import (
     ArtifactDamagedError,
     ArtifactMismatchError,
     ArtifactMissingError,
     RecipeError,
 )
-from rag_frozen.models.source import pocket_folder, resolve_model
+from rag_frozen.indexing.sources import corpus_source
+from rag_frozen.models.source import resolve_model
 from rag_frozen.recipes.index import (
     DprEncoderSettings,
     EncoderSettings,
-    FilesCorpus,
     IndexRecipe,
-    PocketCorpus,
 )
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, Encoder, SentenceEncoder
@@ -227,30 +226,10 @@ def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:
 
 
 def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart:
-    settings = recipe.corpus
     began = time.perf_counter()
-    match settings:
-        case PocketCorpus():
-            source = pocket_folder() / "encyclopedia" / "passages.jsonl"
-            artifact = build_corpus(
-                [source], root, name=recipe.name, strict=True, progress=_step(report, "corpus")
-            )
-        case FilesCorpus(path=None):
-            raise RecipeError(
-                f"The corpus of index recipe {recipe.name} is read from files, and none is named. "
-                "Name a file or a folder with: --set corpus.path=…"
-            )
-        case FilesCorpus():
-            assert settings.path is not None
-            artifact = build_corpus(
-                [settings.path],
-                root,
-                name=recipe.name,
-                format=None if settings.format == "auto" else settings.format,
-                chunk_words=settings.chunk_words,
-                strict=settings.strict,
-                progress=_step(report, "corpus"),
-            )
+    artifact = build_corpus_from(
+        corpus_source(recipe), root, name=recipe.name, progress=_step(report, "corpus")
+    )
     return _found(artifact.folder, "corpus", time.perf_counter() - began, artifact.reused)
 
 

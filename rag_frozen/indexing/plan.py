@@ -5,19 +5,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rag_frozen.artifacts import artifact_root
-from rag_frozen.corpus import read_passages
+from rag_frozen.corpus.parallel import usable_cores
 from rag_frozen.corpus.readers import expand_sources
+from rag_frozen.corpus.sources import CorpusSource
 from rag_frozen.corpus.store import write_store
 from rag_frozen.errors import RecipeError
 from rag_frozen.indexing.build import make_encoder
-from rag_frozen.models.source import pocket_folder
-from rag_frozen.recipes.index import FilesCorpus, IndexRecipe, PocketCorpus
+from rag_frozen.indexing.sources import corpus_source
+from rag_frozen.recipes.corpora import MediaWikiCorpus
+from rag_frozen.recipes.index import FilesCorpus, IndexRecipe
 from rag_frozen.retrieval.bm25_tantivy import build_tantivy
 from rag_frozen.types import Passage
 
@@ -60,24 +63,23 @@ class IndexPlan:
 def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
     """Build a sample in a temporary folder and scale what it took by the number of passages.
 
-    The number is the sample's rate of passages a byte, times the bytes of the corpus' files; it is
-    exact when the sample is the whole corpus.
+    The number is the sample's rate of passages a byte, times the bytes of the corpus' files, or by
+    rows of a data set and documents of a folder; it is exact when the sample is the whole corpus.
 
     Raises:
         RecipeError: when the recipe's files are not named.
     """
-    sources = _sources(recipe)
-    files = expand_sources(sources)
-    began = time.perf_counter()
-    reader = read_passages(sources)
-    sample = list(islice(reader, _SAMPLE))
-    read_seconds = time.perf_counter() - began
-    whole = len(sample) < _SAMPLE
-    n_passages = len(sample) if whole else _count(files, sample)
-    scale = n_passages / max(len(sample), 1)
+    source = corpus_source(recipe, processes=1)
     steps: list[PlannedStep] = []
     with tempfile.TemporaryDirectory(prefix="rag-frozen-plan-") as name:
         folder = Path(name)
+        began = time.perf_counter()
+        with closing(source):
+            sample = list(islice(source.passages(folder), _SAMPLE))
+            read_seconds = (time.perf_counter() - began) / _processes(recipe)
+            whole = len(sample) < _SAMPLE
+            n_passages = len(sample) if whole else _count(recipe, source, sample)
+        scale = n_passages / max(len(sample), 1)
         (folder / "corpus").mkdir()
         began = time.perf_counter()
         write_store(folder / "corpus", sample)
@@ -102,25 +104,27 @@ def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
     return IndexPlan(recipe.name, n_passages, basis, tuple(steps), free)
 
 
-def _sources(recipe: IndexRecipe) -> list[Path]:
-    match recipe.corpus:
-        case PocketCorpus():
-            return [pocket_folder() / "encyclopedia" / "passages.jsonl"]
-        case FilesCorpus(path=None):
-            raise RecipeError(
-                f"The corpus of index recipe {recipe.name} is read from files, and none is named. "
-                "Name a file or a folder with: --set corpus.path=…"
-            )
-        case FilesCorpus(path=path):
-            assert path is not None
-            return [path]
+def _processes(recipe: IndexRecipe) -> int:
+    """How many read the corpus; the sample is read by one."""
+    if not isinstance(recipe.corpus, MediaWikiCorpus):
+        return 1
+    return min(recipe.corpus.processes or usable_cores(), usable_cores())
 
 
-def _count(files: tuple[Path, ...], sample: list[Passage]) -> int:
-    """Estimate passages from the files' bytes; a gzipped byte stands for about 2.6 of text."""
-    text = sum(len((p.id + p.title + p.text).encode()) + 40 for p in sample) / len(sample)
-    size = sum(f.stat().st_size * (2.6 if f.suffix == ".gz" else 1.0) for f in files)
-    return max(len(sample), int(size / text))
+def _count(recipe: IndexRecipe, source: CorpusSource, sample: list[Passage]) -> int:
+    """Estimate passages from the share of the source that the sample took, or from the files'
+    bytes; a gzipped byte stands for about 2.6 of text."""
+    if isinstance(recipe.corpus, FilesCorpus) and recipe.corpus.path is not None:
+        files = expand_sources(recipe.corpus.path)
+        text = sum(len((p.id + p.title + p.text).encode()) + 40 for p in sample) / len(sample)
+        size = sum(f.stat().st_size * (2.6 if f.suffix == ".gz" else 1.0) for f in files)
+        return max(len(sample), int(size / text))
+    if not source.share:
+        raise RecipeError(
+            f"The corpus of index recipe {recipe.name} does not say how many rows it has, so that "
+            "no build of it can be planned. Build it: what is finished is kept."
+        )
+    return max(len(sample), int(len(sample) / source.share))
 
 
 def _size(folder: Path) -> int:

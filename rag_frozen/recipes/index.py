@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rag_frozen.recipes.corpora import FolderCorpus, HubCorpus, MediaWikiCorpus
+
 __all__ = [
     "CorpusSettings",
     "DprEncoderSettings",
@@ -44,7 +46,10 @@ class FilesCorpus(_Frozen):
     strict: bool = False
 
 
-CorpusSettings = Annotated[PocketCorpus | FilesCorpus, Field(discriminator="kind")]
+CorpusSettings = Annotated[
+    PocketCorpus | FilesCorpus | MediaWikiCorpus | HubCorpus | FolderCorpus,
+    Field(discriminator="kind"),
+]
 
 
 class TantivyBm25(_Frozen):

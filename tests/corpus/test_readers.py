@@ -189,8 +189,16 @@ def test_an_explicit_format_wins_over_the_name(tmp_path: Path) -> None:
     assert read(path)[1].reasons == (("wrong column count", 1),)
 
 
-@pytest.mark.parametrize(("content", "said"), [("[\n{}]", "JSON array"), ("Hello\n", "neither")])
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[\n{}]", "JSON array"),
+        ("Hello\n", "neither"),
+        ("<mediawiki xmlns=''>\n", "index build wiki-dump"),
+        (b"BZh91AY&SY\xff\xfe", "index build wiki-dump"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str | bytes, said: str) -> None:
     with pytest.raises(DataFormatError, match=said):
         read(write(tmp_path / "p.txt", content))
 

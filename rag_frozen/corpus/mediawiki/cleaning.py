@@ -1,0 +1,126 @@
+"""Small repairs to text that lost its markup: quotes before parsing, brackets and spaces after.
+
+Knows strings only.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["balance_quotes", "clean_paragraph", "without_tables"]
+
+_QUOTES = re.compile("'{2,}")
+_SPACES = re.compile("[\\s\u200b\ufeff]+")
+_SWITCH = re.compile(r"__[^\W\d_]+(?:_[^\W\d_]+)*__")  # __NOTOC__, in any language
+_LEFTOVER = re.compile(r"\{\{+|\}\}+|\[\[|\]\]|\{\||\|\}|</?ref\b[^<>]*/?>|<!--|-->")
+_TABLE_END = re.compile(r"\s*\|\}(?!\})")
+_TABLE_BEGIN = re.compile(r"[\s:]*\{\|")
+_TABLE_LINE = re.compile(r"\s*\|")
+_EMPTY_BRACKETS = re.compile(r"\(\s*(?:[,;:/·–—-]\s*)*\)|\[\s*\]|（\s*）")
+_BRACKET_START = re.compile(r"\(\s*(?:[,;:]\s*)+")
+_BRACKET_END = re.compile(r"(?:\s*[,;:])*\s+\)|[,;:]+\)")
+_REPEATED = re.compile(r"([,;])(?:\s*[,;])+")
+_BEFORE_MARK = re.compile(r"\s+([,.;])(?=\s|$)")
+
+
+def balance_quotes(wikitext: str) -> str:
+    r"""Remove the quotes of bold and italic text, line by line, and keep apostrophes.
+
+    MediaWiki reads runs of 2, 3 and 5 quotes as italic, bold and both; of 4 the first is an
+    apostrophe, as are all but 5 of longer runs. When a line opens both and closes neither, one run
+    of 3 is an apostrophe and italic: the first after a one-letter word, else after a longer word.
+
+    >>> balance_quotes("the '''bold''' and ''italic'' writer's l'''amour''")
+    "the bold and italic writer's l'amour"
+    """
+    if "''" not in wikitext:
+        return wikitext
+    return "\n".join(_without_quotes(line) for line in wikitext.split("\n"))
+
+
+def clean_paragraph(text: str) -> str:
+    r"""Return a paragraph in one line: white space as single spaces, no leftover markup, no
+    brackets that lost what they held, no spaces before commas and full stops.
+
+    >>> clean_paragraph("Ada  ( ; born 1815\n) wrote , as she said .__NOTOC__")
+    'Ada (born 1815) wrote, as she said.'
+    """
+    if _TABLE_LINE.match(text):  # a row of a table that the parser could not close
+        return ""
+    text = _SWITCH.sub("", text)
+    text = _LEFTOVER.sub(" ", text)
+    text = _SPACES.sub(" ", text).strip()
+    previous = None
+    while "(" in text and previous != text:
+        previous = text
+        text = _EMPTY_BRACKETS.sub("", text)
+        text = _BRACKET_START.sub("(", text)
+        text = _BRACKET_END.sub(")", text)
+    text = _REPEATED.sub(r"\1", text)
+    text = _BEFORE_MARK.sub(r"\1", text)
+    text = _SPACES.sub(" ", text).strip()
+    return text if any(map(str.isalnum, text)) else ""
+
+
+def without_tables(wikitext: str) -> str:
+    r"""Remove tables by their first and last lines; one without an end goes to an empty line.
+
+    For the pages on which the parser gives up (broken HTML inside a table, mostly).
+
+    >>> without_tables("before\n{|\n| a <td>\n|}\nafter")
+    'before\nafter'
+    """
+    kept: list[str] = []
+    lines = wikitext.split("\n")
+    at = 0
+    while at < len(lines):
+        if not _TABLE_BEGIN.match(lines[at]):
+            kept.append(lines[at])
+            at += 1
+            continue
+        at = _after_table(lines, at)
+    return "\n".join(kept)
+
+
+def _after_table(lines: list[str], at: int) -> int:
+    """The line after the table that begins at ``at``; tables may stand in tables."""
+    depth, empty = 0, None
+    for place in range(at, len(lines)):
+        line = lines[place]
+        if _TABLE_BEGIN.match(line):
+            depth += 1
+        elif _TABLE_END.match(line):
+            depth -= 1
+        elif not line.strip() and empty is None:
+            empty = place
+        if depth == 0:
+            return place + 1
+    return len(lines) if empty is None else empty
+
+
+def _without_quotes(line: str) -> str:
+    runs = list(_QUOTES.finditer(line))
+    if not runs:
+        return line
+    lengths = [_markup_length(run.end() - run.start()) for run in runs]
+    bold = sum(length in (3, 5) for length in lengths)
+    italic = sum(length in (2, 5) for length in lengths)
+    if bold % 2 and italic % 2 and (spare := _apostrophe(line, runs, lengths)) is not None:
+        lengths[spare] = 2
+    parts, at = [], 0
+    for run, length in zip(runs, lengths, strict=True):
+        parts += [line[at : run.start()], "'" * (run.end() - run.start() - length)]
+        at = run.end()
+    return "".join(parts) + line[at:]
+
+
+def _markup_length(run: int) -> int:
+    return run if run in (2, 3, 5) else 3 if run == 4 else 5
+
+
+def _apostrophe(line: str, runs: list[re.Match[str]], lengths: list[int]) -> int | None:
+    """Which run of 3 begins with an apostrophe, in MediaWiki's order of preference."""
+    bold = [place for place, length in enumerate(lengths) if length == 3]
+    after_word = [p for p in bold if line[: runs[p].start()][-1:].strip()]
+    after_letter = [p for p in after_word if not line[: runs[p].start()][-2:-1].strip()]
+    return next(iter(after_letter + after_word + bold), None)
