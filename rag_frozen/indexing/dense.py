@@ -261,7 +261,7 @@ def _tuned(
         f"recall@{TUNED_AT}": found.recall,
         "tuning_queries": len(queries),
     }
-    if len(search.breadths) > 1:
+    if search.breadth_name:
         measures[search.breadth_name] = found.breadth
     if len(search.refinements) > 1:
         measures["refine"] = found.refine

@@ -71,6 +71,8 @@ def build_ivf(
         centroids.this.disown()
         index.own_fields = True
         index.cp.seed = index.pq.cp.seed = 1 + seed
+        # small corpora are trained on what there is; faiss would warn on stderr
+        index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
         wanted = max(_POINTS_A_LIST * n_lists, 256 * _CENTROIDS)
         least = max(n_lists, _CENTROIDS)
         index.train(training_sample(vectors, wanted, seed=seed, at_least=least))

@@ -71,7 +71,7 @@ class SixteenBitSearch:
 class Int8Search:
     """All 8-bit codes are scanned; ``refine`` times k candidates are rescored."""
 
-    breadth_name = "scan"
+    breadth_name = ""
     breadths: tuple[int, ...] = (1,)
     refinements: tuple[int, ...] = _REFINEMENTS
     breadth = 1

@@ -50,7 +50,8 @@ class TunableSearch(VectorSearch, Protocol):
 
     ``breadths`` are the steps of its own parameter (lists probed, nodes visited), ``refinements``
     of the factor by which more candidates than wanted are rescored from the stored vectors; a
-    ladder of one step has nothing to tune. ``breadth_name`` is what the manifest calls the first.
+    ladder of one step has nothing to tune. ``breadth_name`` is what the manifest calls the first,
+    empty where there is none.
     """
 
     breadth_name: str

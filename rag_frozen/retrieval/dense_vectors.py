@@ -115,7 +115,7 @@ class StoredVectors:
             try:
                 count, width, dtype = _form(path)
                 self._shards.append(self._map(path, count, width, dtype))
-            except (OSError, ValueError, KeyError, IndexError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 raise ArtifactDamagedError(
                     f"The vectors in {path} cannot be read: {error}. {_REBUILD}"
                 ) from error
