@@ -106,10 +106,10 @@ def tune(search: TunableSearch, queries: Vectors, truth: Neighbours, *, target: 
         if recalls[-1] >= target + slack:
             break
     if enough is None:
-        breadth = f"{search.breadth_name} {search.breadths[-1]}, " if search.breadth_name else ""
+        widest = f"{search.breadth_name} {search.breadths[-1]}, " if search.breadth_name else ""
         raise CheckFailedError(
             f"No setting reaches recall@{truth.k} {target}: the best measured on {len(queries):,} "
-            f"queries is {best:.4f}, with {breadth}candidates {search.refinements[-1]} times k. "
+            f"queries is {best:.4f}, with {widest}candidates {search.refinements[-1]} times k. "
             "State a lower recall, or use a kind that keeps more of each vector (scalar-int8, "
             "scalar-fp16, flat)."
         )
