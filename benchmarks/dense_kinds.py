@@ -264,9 +264,12 @@ def _report(options: argparse.Namespace, found: dict[str, Any]) -> None:
         f"{options.rounds} rounds; {threads} threads; faiss {faiss.__version__}, torch "
         f"{torch.__version__}\n"
     )
-    print("| kind | tuned | recall@20 | queries/s | by CPU time | one query, CPU | own memory "
-          "| mapped | predicted own, mapped | disk | build, CPU and peak memory | open |")  # fmt: skip
-    print("|" + "---|" * 12, flush=True)
+    columns = (
+        "kind", "tuned", "recall@20", "queries/s", "by CPU time", "one query, CPU", "own memory",
+        "mapped", "predicted own, mapped", "disk", "build, CPU and peak memory", "open",
+    )  # fmt: skip
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns), flush=True)
 
 
 def _line(row: dict[str, Any]) -> str:
