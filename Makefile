@@ -33,5 +33,5 @@ $(PACKAGES): pyproject.toml constraints.txt
 	@echo "  1/2  PyTorch"
 	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt torch
 	@echo "  2/2  rag-frozen and everything else"
-	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	@touch $@

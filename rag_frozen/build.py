@@ -39,6 +39,7 @@ from rag_frozen.reader.make import make_reader
 from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import load_recipe
+from rag_frozen.retrieval.dense_encoders import Encoder
 
 __all__ = ["build_index", "load_pipeline"]
 
@@ -185,7 +186,7 @@ def _retriever(
         case recipes.Bm25Retrieval():
             return open_bm25(built), settings.k
         case recipes.DenseRetrieval():
-            return open_dense(built, _encoder_of(built, device)), settings.k
+            return open_dense(built, _encoder_of(built, device), device=device), settings.k
         case recipes.ReplayRetrieval():
             from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 
@@ -200,12 +201,10 @@ def _retriever(
             return FusionRetriever(parts, _fuse(settings.method)), settings.k
 
 
-def _encoder_of(built: BuiltIndex, device: str | None):  # type: ignore[no-untyped-def]
-    from rag_frozen.artifacts import load_manifest
-    from rag_frozen.recipes.index import FaissFlat
+def _encoder_of(built: BuiltIndex, device: str | None) -> Encoder:
+    from rag_frozen.indexing.dense import recorded_settings
 
-    recorded = load_manifest(built.part("dense").folder, kind="index").recipe
-    return make_encoder(FaissFlat.model_validate(recorded).encoder, device=device)
+    return make_encoder(recorded_settings(built.part("dense").folder).encoder, device=device)
 
 
 def _fuse(  # type: ignore[no-untyped-def]

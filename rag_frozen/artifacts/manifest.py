@@ -80,8 +80,9 @@ class Manifest(_Record):
 
     ``inputs`` maps a role to the fingerprint (or digest) of what went in; ``models`` a role to the
     model; ``files`` a path relative to the folder, with forward slashes, to its size and hash;
-    ``counts`` are numbers of things (passages, vectors, steps); ``digests`` are hashes of contents,
-    such as of all ids in order. ``fingerprint`` covers ``recipe`` and ``inputs``.
+    ``counts`` are numbers of things (passages, vectors, steps); ``measures`` what was chosen or
+    measured while it was built (recall, parameters found by tuning); ``digests`` are hashes of
+    contents, such as of all ids in order. ``fingerprint`` covers ``recipe`` and ``inputs``.
     """
 
     kind: ArtifactKind
@@ -93,6 +94,7 @@ class Manifest(_Record):
     models: dict[str, ModelRecord] = {}
     files: dict[str, FileRecord]
     counts: dict[str, int] = {}
+    measures: dict[str, float] = {}
     digests: dict[str, str] = {}
     seed: int | None = None
     versions: dict[str, str]

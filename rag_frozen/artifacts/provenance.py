@@ -17,6 +17,7 @@ __all__ = ["PACKAGES", "describe_hardware", "package_versions", "project_commit"
 
 PACKAGES = (
     "faiss-cpu",
+    "faiss-gpu-cu12",
     "numpy",
     "pyarrow",
     "safetensors",

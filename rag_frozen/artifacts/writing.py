@@ -46,9 +46,10 @@ _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 class Draft:
     """An artifact in the making. It stands for its temporary folder: ``open(draft / "x.npy")``.
 
-    What is known only at the end (``inputs``, ``models``, ``counts``, ``digests``) may be set
-    until the ``with`` block ends. After it, ``target`` is the artifact's folder, ``manifest`` what
-    lies there, and ``reused`` true when a finished equal artifact was there already and was kept.
+    What is known only at the end (``inputs``, ``models``, ``counts``, ``measures``, ``digests``)
+    may be set until the ``with`` block ends. After it, ``target`` is the artifact's folder,
+    ``manifest`` what lies there, and ``reused`` true when a finished equal artifact was there
+    already and was kept.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Draft:
     inputs: dict[str, str] = field(default_factory=dict)
     models: dict[str, ModelRecord] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
     manifest: Manifest | None = None
@@ -205,6 +207,7 @@ def _seal(draft: Draft) -> Manifest:
         models=draft.models,
         files=files,
         counts={what: int(number) for what, number in draft.counts.items()},
+        measures={what: float(value) for what, value in draft.measures.items()},
         digests=draft.digests,
         seed=draft.seed,
         versions=package_versions(),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_frozen.errors import ArtifactError
+from rag_frozen.errors import ArtifactError, MissingPackageError
 
 if TYPE_CHECKING:
     from rag_frozen.models.source import ModelFolder
@@ -27,7 +27,6 @@ _PACKAGES = (
     "torch",
     "transformers",
     "sentence-transformers",
-    "faiss-cpu",
     "tantivy",
     "pyarrow",
     "datasets",
@@ -46,7 +45,8 @@ def run_doctor(root: Path | None, *, as_json: bool) -> None:
         "rag_frozen": __version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES} | _faiss(),
+        "problems": _problems(),
         "device": _device(),
         "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
         "models": _models(),
@@ -58,6 +58,8 @@ def run_doctor(root: Path | None, *, as_json: bool) -> None:
     print(f"rag-frozen {__version__}, Python {found['python']}, {found['machine']}")
     for name, version in found["packages"].items():
         print(f"  {name} {version or f'is missing. Type: pip install {name}'}")
+    for problem in found["problems"]:
+        print(f"  {problem}")
     print(_device_line(found["device"]))
     print(
         f"hub: {'offline (HF_HUB_OFFLINE is set)' if found['offline'] else 'may be fetched from'}"
@@ -80,6 +82,27 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _faiss() -> dict[str, str | None]:
+    """The installed distributions of faiss; the one for CPUs, as missing, where there is none."""
+    from rag_frozen.retrieval.faiss_packages import faiss_packages
+
+    found: dict[str, str | None] = {**faiss_packages()}
+    return found or {"faiss-cpu": None}
+
+
+def _problems() -> list[str]:
+    """What is installed and must not be."""
+    from rag_frozen.retrieval.faiss_packages import check_faiss_packages, faiss_packages
+
+    found = faiss_packages()
+    if len(found) > 1:
+        try:
+            check_faiss_packages(found)
+        except MissingPackageError as error:
+            return [str(error)]
+    return []
 
 
 def _device() -> Row | None:

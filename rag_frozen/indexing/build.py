@@ -33,7 +33,16 @@ from rag_frozen.errors import (
     ArtifactMissingError,
     RecipeError,
 )
+from rag_frozen.indexing.dense import (
+    build_search,
+    is_dense_file,
+    open_search,
+    recorded_settings,
+    resolve_dense,
+    share_finished,
+)
 from rag_frozen.indexing.sources import corpus_source
+from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.models.source import resolve_model
 from rag_frozen.recipes.index import (
     DprEncoderSettings,
@@ -42,7 +51,8 @@ from rag_frozen.recipes.index import (
 )
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, Encoder, SentenceEncoder
-from rag_frozen.retrieval.dense_faiss import DenseRetriever, encode_corpus
+from rag_frozen.retrieval.dense_search import DenseRetriever
+from rag_frozen.retrieval.dense_vectors import encode_corpus
 
 __all__ = [
     "BuiltIndex",
@@ -137,7 +147,7 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
         inputs = {"corpus": corpus.fingerprint}
         if recipe.dense is not None and role == "dense":
             inputs["encoder"] = make_encoder(recipe.dense.encoder).digest
-        mark = fingerprint(_settings(recipe, role), inputs)
+        mark = fingerprint(_settings(recipe, role, corpus.n_passages), inputs)
         folder = artifact_folder(root, "index", name=f"{recipe.name}-{role}", fingerprint=mark)
         if not folder.is_dir():
             raise ArtifactMissingError(
@@ -179,8 +189,10 @@ def open_bm25(built: BuiltIndex) -> TantivyRetriever:
     )
 
 
-def open_dense(built: BuiltIndex, encoder: Encoder) -> DenseRetriever:
+def open_dense(built: BuiltIndex, encoder: Encoder, *, device: str | None = None) -> DenseRetriever:
     """Open the dense index, after checking that it is over the corpus and of this encoder.
+
+    ``device`` is for the kind that searches on one.
 
     Raises:
         ArtifactMismatchError: when it was built with another encoder.
@@ -195,7 +207,9 @@ def open_dense(built: BuiltIndex, encoder: Encoder) -> DenseRetriever:
             f"({encoder.digest[:12]}). Name the first in indexes/{built.name}.yaml, or rebuild "
             f"with: rag-frozen index build {built.name}"
         )
-    return DenseRetriever(encoder, part.folder)
+    settings = recorded_settings(part.folder)
+    search = open_search(settings, part.folder, manifest.measures, device=device)
+    return DenseRetriever(encoder, part.folder, search=search)
 
 
 def check_agreement(built: BuiltIndex, part: BuiltPart) -> Manifest | None:
@@ -235,7 +249,7 @@ def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart
 
 def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
     assert recipe.bm25 is not None
-    settings = _settings(recipe, "bm25")
+    settings = _settings(recipe, "bm25", corpus.n_passages)
     inputs = {"corpus": corpus.fingerprint}
     name = f"{recipe.name}-bm25"
     target = artifact_folder(root, "index", name=name, fingerprint=fingerprint(settings, inputs))
@@ -263,7 +277,8 @@ def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Rep
 def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
     assert recipe.dense is not None
     encoder = make_encoder(recipe.dense.encoder)
-    settings = _settings(recipe, "dense")
+    chosen = resolve_dense(recipe.dense, corpus.n_passages)
+    settings = chosen.model_dump(mode="json")
     inputs = {"corpus": corpus.fingerprint, "encoder": encoder.digest}
     name = f"{recipe.name}-dense"
     mark = fingerprint(settings, inputs)
@@ -275,23 +290,31 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
     report("dense index", 0, len(store))
     shards = name_folder(root, "index", name=name) / f"unfinished-{mark}"
     with storage_errors(shards):
+        share_finished(root, name=name, recipe=settings, inputs=inputs, into=shards)
         count, ids = encode_corpus(
             shards,
             (passage for batch in store.iter_passages() for passage in batch),
             encoder,
             n_passages=len(store),
-            shard_size=recipe.dense.shard_size,
-            dtype=recipe.dense.dtype,
+            shard_size=chosen.shard_size,
+            dtype=chosen.vectors,
             progress=lambda done: report("dense index", done, len(store)),
+        )
+        measures = build_search(
+            chosen,
+            shards,
+            queries=lambda tuning: encoder.encode_questions(tuning_texts(tuning, store)),
+            progress=lambda done: report("dense search", done, len(store)),
         )
     model = ModelRecord(name=encoder.name, digest=encoder.digest)
     with write_artifact(
         target, kind="index", name=name, recipe=settings, inputs=inputs, models={"encoder": model}
     ) as draft:
-        for path in sorted(shards.iterdir()):
+        for path in sorted(path for path in shards.iterdir() if is_dense_file(path)):
             _share(path, draft.folder / path.name)
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
+        draft.measures.update(measures)
     shutil.rmtree(shards, ignore_errors=True)
     return _found(target, "dense", time.perf_counter() - began)
 
@@ -305,10 +328,11 @@ def _share(finished: Path, place: Path) -> None:
         shutil.copyfile(finished, place)
 
 
-def _settings(recipe: IndexRecipe, role: str) -> dict[str, object]:
-    part = recipe.bm25 if role == "bm25" else recipe.dense
-    assert part is not None
-    return part.model_dump(mode="json")
+def _settings(recipe: IndexRecipe, role: str, n_passages: int) -> dict[str, object]:
+    if role == "dense" and recipe.dense is not None:
+        return resolve_dense(recipe.dense, n_passages).model_dump(mode="json")
+    assert recipe.bm25 is not None
+    return recipe.bm25.model_dump(mode="json")
 
 
 def _step(report: Report, name: str) -> Callable[[int, int | None], None]:

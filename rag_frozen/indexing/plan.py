@@ -18,6 +18,8 @@ from rag_frozen.corpus.sources import CorpusSource
 from rag_frozen.corpus.store import write_store
 from rag_frozen.errors import RecipeError
 from rag_frozen.indexing.build import make_encoder
+from rag_frozen.indexing.dense import resolve_dense
+from rag_frozen.indexing.dense_sizes import dense_sizes
 from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.recipes.corpora import MediaWikiCorpus
 from rag_frozen.recipes.index import FilesCorpus, IndexRecipe
@@ -28,7 +30,6 @@ __all__ = ["IndexPlan", "PlannedStep", "plan_index"]
 
 _SAMPLE = 4_096
 _ENCODED = 256
-_VECTOR_BYTES = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,9 @@ def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
         began = time.perf_counter()
         encoder.encode_passages(some)
         each = (time.perf_counter() - began) / max(len(some), 1)
-        width = encoder.width * _VECTOR_BYTES[recipe.dense.dtype]
-        steps.append(PlannedStep("dense", n_passages * width, n_passages * each))
+        chosen = resolve_dense(recipe.dense, n_passages)
+        sizes = dense_sizes(chosen, n_passages, encoder.width)
+        steps.append(PlannedStep("dense", sizes.disk, n_passages * each))
     basis = "all passages" if whole else f"estimated from {len(sample):,} passages"
     free = shutil.disk_usage(_existing(artifact_root(root))).free
     return IndexPlan(recipe.name, n_passages, basis, tuple(steps), free)

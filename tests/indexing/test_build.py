@@ -44,7 +44,7 @@ def recipe(folder: Path, **changes: object) -> IndexRecipe:
         "corpus": {"kind": "files", "path": path},
         "bm25": {"kind": "tantivy"},
         "dense": {
-            "kind": "faiss-flat",
+            "kind": "flat",
             "encoder": {"kind": "sentence-transformers", "model": "any"},
             "shard_size": 16,
         },
