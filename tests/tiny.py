@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -147,3 +148,36 @@ def save_bart(folder: Path, *, seed: int = 0) -> Path:
     model.generation_config.forced_eos_token_id = 1
     model.save_pretrained(folder)
     return folder
+
+
+COLOURS = {"sun": "red", "moon": "blue"}
+
+
+def save_reader_and_rows(home: Path) -> None:
+    """Save a tiny reader and encoder, two models of transformers, and rows whose label follows
+    from one word of the text."""
+    from rag_frozen.reader.prefix_lm import PrefixLMConfig
+    from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, save_trained
+
+    encoder = save_bert(home / "encoder")
+    torch.manual_seed(3)
+    config = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
+    model = begin_from_minilm(encoder, config)
+    with torch.no_grad():  # larger weights, so that what is read matters for what is written
+        for weight in model.layers.parameters():
+            if weight.dim() == 2:
+                weight.mul_(12)
+    save_trained(model, home / "reader", int8=False)
+    save_llama(home / "llama")
+    save_t5(home / "t5")
+    rows = [
+        {"text": f"the {thing} is {word}", "label": thing}
+        for thing in COLOURS
+        for word in ("one", "two", "three", "four", "five", "long", "war", "peace") * 3
+    ]
+    (home / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reading = [
+        {"question": f"who was king {n}", "answers": [a], "title": "t", "text": f"the king was {a}"}
+        for n, a in enumerate(["shakespeare", "curie", "paris", "london", "hamlet", "radium"] * 2)
+    ]
+    (home / "reading.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reading))

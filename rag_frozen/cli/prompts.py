@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rag_frozen.cli.options import EXIT_CODES, Json
+from rag_frozen.cli.options import EXIT_CODES, Json, Overrides, Root
 
 if TYPE_CHECKING:
     from rag_frozen.prompting.heads import Head
@@ -28,6 +29,36 @@ _PROBES = (
 """Questions on which ``verify`` compares log-probabilities, closed book."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a trained prompt.")]
+
+
+@prompts_app.command("study", epilog=EXIT_CODES)
+def study(
+    recipe: Annotated[str, typer.Argument(help="Name or path of a study recipe (eval/).")],
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train and measure all methods of a study; the same command continues one that was stopped.
+
+    Example: rag-frozen prompts study prompt-table --set data_path=DIR
+    """
+    from rag_frozen.cli.train import progress_line
+    from rag_frozen.recipes.loading import load_recipe
+    from rag_frozen.studies.prompt_study import run_study
+    from rag_frozen.studies.settings import PromptStudy
+
+    settings = load_recipe(recipe, PromptStudy, folder="eval", overrides=overrides or ())
+    done = run_study(
+        settings,
+        root=root,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=lambda one: print(progress_line(one), file=sys.stderr, flush=True),
+    )
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), **done.table.to_json()}))
+    else:
+        print(done.table.to_markdown())
+        print(f"Stored: {done.folder}")
 
 
 @prompts_app.command("verify", epilog=EXIT_CODES)

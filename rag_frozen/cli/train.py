@@ -9,29 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rag_frozen.training.loop import Progress
     from rag_frozen.training.mining import MiningSettings
 
-__all__ = ["run_mining", "run_training"]
+__all__ = ["progress_line", "run_mining", "run_training"]
 
 
 def run_training(
     recipe: str, *, root: Path | None, overrides: Sequence[str], as_json: bool
 ) -> None:
     """Train, telling step, loss, rate and time left on stderr."""
-    from rag_frozen.training.loop import Progress
     from rag_frozen.training.train import train
 
     def told(progress: Progress) -> None:
-        metrics = ""
-        if progress.metrics is not None:
-            metrics = "  " + "  ".join(f"{k} {v:.1f}" for k, v in progress.metrics.items())
-        print(
-            f"step {progress.step:,}/{progress.n_steps:,}  loss {progress.loss:.3f}  "
-            f"rate {progress.learning_rate:.1e}  {progress.examples_per_second:.1f} examples/s  "
-            f"{progress.seconds_left:,.0f} s left{metrics}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(progress_line(progress), file=sys.stderr, flush=True)
 
     done = train(recipe, root=root, overrides=overrides, report=told)
     if as_json:
@@ -43,6 +34,18 @@ def run_training(
         print(f"  {name}: {value:.4g}")
     for fault in done.faults:
         print(f"  not good: {fault}", file=sys.stderr)
+
+
+def progress_line(progress: Progress) -> str:
+    """Step, loss, rate, speed, time left and, where they were just measured, the metrics."""
+    metrics = ""
+    if progress.metrics is not None:
+        metrics = "  " + "  ".join(f"{k} {v:.1f}" for k, v in progress.metrics.items())
+    return (
+        f"step {progress.step:,}/{progress.n_steps:,}  loss {progress.loss:.3f}  "
+        f"rate {progress.learning_rate:.1e}  {progress.examples_per_second:.1f} examples/s  "
+        f"{progress.seconds_left:,.0f} s left{metrics}"
+    )
 
 
 def run_mining(

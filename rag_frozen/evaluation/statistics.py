@@ -15,6 +15,7 @@ __all__ = [
     "holm",
     "mcnemar_p",
     "paired_bootstrap",
+    "sign_flip_p",
     "smallest_difference",
 ]
 
@@ -72,6 +73,39 @@ def mcnemar_p(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     n = only_ours + only_theirs
     tail = sum(math.comb(n, k) for k in range(min(only_ours, only_theirs) + 1))
     return min(1.0, float(2 * tail / 2**n))
+
+
+def sign_flip_p(
+    ours: Sequence[float], theirs: Sequence[float], *, samples: int = 9_999, seed: int = 0
+) -> float:
+    """Two-sided p of a paired difference of means: how often random signs of the differences give
+    a mean at least as far from 0 (Fisher's randomisation test, by sampling).
+
+    For scores that are no single yes or no, such as means over seeds. The smallest p that
+    ``samples`` draws can give is 1 / (samples + 1).
+
+    Raises:
+        InputError: when the two are not of one length, which cannot be the same questions.
+
+    >>> sign_flip_p([1.0] * 30, [0.0] * 30)
+    0.0001
+    >>> sign_flip_p([1.0, 0.5], [1.0, 0.5])
+    1.0
+    """
+    _check_paired(ours, theirs)
+    difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    difference = difference[difference != 0]
+    if len(difference) == 0:
+        return 1.0
+    random = np.random.default_rng(seed)
+    reached, done = 0, 0
+    bound = abs(difference.sum()) - 1e-9
+    while done < samples:
+        n = min(1_000, samples - done)
+        signs = random.integers(0, 2, size=(n, len(difference)), dtype=np.int8) * 2 - 1
+        reached += int((abs(signs @ difference) >= bound).sum())
+        done += n
+    return (1 + reached) / (1 + samples)
 
 
 def smallest_difference(n: int, disagreements: int) -> float:

@@ -2,7 +2,7 @@
 
 The word embeddings are MiniLM's and stay as they are; they are never written. What was trained
 is written as safetensors, matrices as int8 with one scale a row (a quarter of fp32) or as they
-are.
+are; or as a difference to another such model (``weight_difference.py``).
 """
 
 from __future__ import annotations
@@ -15,15 +15,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rag_frozen.artifacts import file_sha256
 from rag_frozen.errors import ArtifactDamagedError, ModelError
 from rag_frozen.models.rounding import restore_rounded, round_matrices
+from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
+from rag_frozen.reader.weight_difference import add_difference, take_difference
 
-__all__ = ["begin_from_minilm", "load_prefix_lm", "save_trained"]
+__all__ = ["as_bert", "begin_from_minilm", "load_prefix_lm", "save_trained"]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
 _WORDS = "word_embeddings.weight"
+_QKV = ("query", "key", "value")
+_LAYER = {
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+"""Our names of a layer's parts, and transformers'."""
 
 
 def begin_from_minilm(minilm: Path, config: PrefixLMConfig | None = None) -> PrefixLM:
@@ -77,33 +89,73 @@ def _from_bert(source: dict[str, Tensor], config: PrefixLMConfig) -> dict[str, T
         "embedding_norm.weight": source["embeddings.LayerNorm.weight"],
         "embedding_norm.bias": source["embeddings.LayerNorm.bias"],
     }
-    names = {
-        "attention_output": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "intermediate": "intermediate.dense",
-        "output": "output.dense",
-        "output_norm": "output.LayerNorm",
-    }
     for index in range(config.num_hidden_layers):
         theirs, ours = f"encoder.layer.{index}.", f"layers.{index}."
         for part in ("weight", "bias"):
-            heads = [
-                source[f"{theirs}attention.self.{which}.{part}"]
-                for which in ("query", "key", "value")
-            ]
+            heads = [source[f"{theirs}attention.self.{which}.{part}"] for which in _QKV]
             state[f"{ours}qkv.{part}"] = torch.cat(heads)
-            for our_name, their_name in names.items():
+            for our_name, their_name in _LAYER.items():
                 state[f"{ours}{our_name}.{part}"] = source[f"{theirs}{their_name}.{part}"]
     return state
 
 
-def save_trained(model: PrefixLM, folder: Path, *, int8: bool) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder``, word embeddings left out."""
+def as_bert(model: PrefixLM) -> dict[str, Tensor]:
+    """The layers of a prefix language model in transformers' naming of ``BertModel``, so that an
+    encoder can begin from what it has learned. Its head is left out; there is no pooler.
+
+    Returns:
+        tensors by name, sharing the model's memory where their form is the same.
+    """
+    state = model.state_dict()
+    bert = {
+        "embeddings.word_embeddings.weight": state[_WORDS],
+        "embeddings.position_embeddings.weight": state["position_embeddings.weight"],
+        "embeddings.token_type_embeddings.weight": state["type_embeddings.weight"],
+        "embeddings.LayerNorm.weight": state["embedding_norm.weight"],
+        "embeddings.LayerNorm.bias": state["embedding_norm.bias"],
+    }
+    for index in range(model.config.num_hidden_layers):
+        theirs, ours = f"encoder.layer.{index}.", f"layers.{index}."
+        for part in ("weight", "bias"):
+            heads = state[f"{ours}qkv.{part}"].chunk(3)
+            for which, tensor in zip(_QKV, heads, strict=True):
+                bert[f"{theirs}attention.self.{which}.{part}"] = tensor
+            for our_name, their_name in _LAYER.items():
+                bert[f"{theirs}{their_name}.{part}"] = state[f"{ours}{our_name}.{part}"]
+    return bert
+
+
+def save_trained(
+    model: PrefixLM, folder: Path, *, int8: bool, difference_to: str | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, word embeddings left out.
+
+    Args:
+        model: to be written.
+        folder: made where it is not there.
+        int8: round matrices.
+        difference_to: name of a model whose matrices are int8: write what differs from it.
+
+    Raises:
+        ModelError: when the other model's matrices are not int8.
+    """
     trained = {name: t for name, t in model.state_dict().items() if name != _WORDS}
-    tensors = round_matrices(trained) if int8 else {n: _plain(t) for n, t in trained.items()}
+    described: dict[str, object] = {"kind": "prefix-lm", **model.config.to_dict()}
+    if difference_to is not None:
+        base = resolve_model(difference_to).path / _WEIGHTS
+        stored = load_file(str(base))
+        if not any(tensor.dtype == torch.int8 for tensor in stored.values()):
+            raise ModelError(
+                f"The weights of {difference_to} are not int8, and a difference can only be "
+                "written to a model that is. Train it with: int8: true"
+            )
+        tensors = take_difference(trained, stored)
+        described["difference_to"] = {"model": difference_to, "sha256": file_sha256(base)}
+    else:
+        tensors = round_matrices(trained) if int8 else {n: _plain(t) for n, t in trained.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(folder / _WEIGHTS), metadata={"format": "pt"})
-    text = json.dumps({"kind": "prefix-lm", **model.config.to_dict()}, indent=2)
+    text = json.dumps(described, indent=2)
     (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
@@ -121,22 +173,35 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
         settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         if settings.pop("kind", None) != "prefix-lm":
             raise ValueError("config.json is not that of a prefix language model")
+        base = settings.pop("difference_to", None)
         config = PrefixLMConfig(**settings)
         tensors = load_file(str(folder / _WEIGHTS))
         with safe_open(str(minilm / _WEIGHTS), framework="pt") as source:
             name = next(n for n in source.keys() if n.endswith(_WORDS))  # noqa: SIM118
             state = {_WORDS: source.get_tensor(name)}
-        state |= restore_rounded(tensors)
+        state |= restore_rounded(tensors) if base is None else _with_base(tensors, **base)
         with torch.device("meta"):
             model = PrefixLM(config)
         model.load_state_dict(state, assign=True)
-    except (OSError, ValueError, TypeError, RuntimeError, StopIteration, SafetensorError) as error:
+    except (
+        OSError, ValueError, TypeError, KeyError, RuntimeError, StopIteration, SafetensorError,
+    ) as error:  # fmt: skip
         raise ArtifactDamagedError(
             f"The prefix language model in {folder} cannot be loaded: {error}. "
             "Install the package again, or train it again with: "
             "rag-frozen train pipelines/train/pocket-reader.yaml"
         ) from error
     return _unshared(model)
+
+
+def _with_base(tensors: dict[str, Tensor], *, model: str, sha256: str) -> dict[str, Tensor]:
+    """Add a written difference to the model that it was taken to, which must be the very same."""
+    base = resolve_model(model).path / _WEIGHTS
+    if (found := file_sha256(base)) != sha256:
+        raise ValueError(
+            f"it is a difference to {model} with SHA-256 {sha256}, and {base} has {found}"
+        )
+    return add_difference(tensors, load_file(str(base)))
 
 
 def _plain(tensor: Tensor) -> Tensor:

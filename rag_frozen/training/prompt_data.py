@@ -17,7 +17,7 @@ from rag_frozen.training.settings import ReadingSource
 from rag_frozen.training.sources import hub_rows, map_rows, read_rows
 from rag_frozen.types import Context, Kept, Question
 
-__all__ = ["PromptRow", "PromptRows", "load_prompt_rows"]
+__all__ = ["PromptRow", "PromptRows", "load_prompt_rows", "load_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,10 @@ def load_prompt_rows(data: PromptData, *, template: PromptTemplate, seed: int) -
         InputError, DataFormatError: when a file is missing or malformed, or no row is left.
         RecipeError: when a row lacks a field that the recipe names.
     """
-    read = [(task, _rows(task, data.path, template, seed)) for task in data.sources]
+    seed = seed if data.split_seed is None else data.split_seed
+    read = [
+        (task, load_source(task, data.path, template=template, seed=seed)) for task in data.sources
+    ]
     chance = random.Random(f"{seed}:validation")
     validation: list[PromptRow] = []
     training = []
@@ -78,7 +81,7 @@ def load_prompt_rows(data: PromptData, *, template: PromptTemplate, seed: int) -
             raise InputError(f"The source {task.name} has no row to train on.")
         training.append((task.weight, tuple(kept)))
     for task in data.validation:
-        rows = _rows(task, data.path, template, seed)
+        rows = load_source(task, data.path, template=template, seed=seed)
         chance.shuffle(rows)
         validation += rows[: data.validation_rows]
     if not validation:
@@ -91,9 +94,14 @@ def _without_questions(rows: Sequence[PromptRow], held: Sequence[PromptRow]) -> 
     return [row for row in rows if row.context.question.text not in asked]
 
 
-def _rows(
-    task: ReadingTask | TextTask, path: Path | None, template: PromptTemplate, seed: int
+def load_source(
+    task: ReadingTask | TextTask, path: Path | None, *, template: PromptTemplate, seed: int
 ) -> list[PromptRow]:
+    """Read one source's rows, in the file's order, as the reader will see them.
+
+    Raises:
+        InputError, DataFormatError, RecipeError: when it cannot be read or lacks a field.
+    """
     if isinstance(task, TextTask):
         raw = hub_rows(task.hub) if path is None else read_json_lines(path / task.file)
         return [_text_row(task, row, number) for number, row in enumerate(raw)]

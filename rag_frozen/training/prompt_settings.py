@@ -155,6 +155,9 @@ class PromptData(_Frozen):
     )
     validation: tuple[Annotated[ReadingTask | TextTask, Field(discriminator="kind")], ...] = ()
     validation_rows: int = Field(200, ge=1)
+    split_seed: int | None = None
+    """Chooses the validation rows; the training's seed where it is None. Trainings that are to be
+    compared over several seeds share one."""
     limit: int | None = Field(None, ge=1)
     """At most so many training rows, chosen by the seed."""
 

@@ -43,6 +43,11 @@ class TrainableReader(Protocol):
         """``[V, E]``."""
         ...
 
+    @property
+    def window(self) -> int:
+        """Positions: soft prompt, prompt and answer together."""
+        ...
+
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of prompts."""
         ...

@@ -138,3 +138,6 @@ class ReaderTraining(_Frozen):
     early_stopping: EarlyStopping | None = None
     int8: bool = True
     """Write the weights rounded to int8."""
+    difference_to: str | None = None
+    """Write them as a difference to this model's, which are int8: a smaller file that is loaded
+    only beside that model."""

@@ -164,7 +164,7 @@ def _train_reader(
         digests={"word_embeddings": words}, seed=settings.seed,
     ) as draft:  # fmt: skip
         model.eval()
-        save_trained(model, draft.folder, int8=settings.int8)
+        save_trained(model, draft.folder, int8=settings.int8, difference_to=settings.difference_to)
         task.model = load_prefix_lm(draft.folder, encoder).to(device)
         metrics = task.validate()
         _write_curves(draft / "curves.json", result, task.n_steps, metrics)

@@ -13,7 +13,13 @@ from rag_frozen.errors import ArtifactDamagedError, FrozenWeightsChangedError, M
 from rag_frozen.models.rounding import dequantize_rows, quantize_rows
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
 from rag_frozen.reader.prefix_lm import PrefixLMConfig, prefix_mask
-from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
+from rag_frozen.reader.prefix_lm_weights import (
+    as_bert,
+    begin_from_minilm,
+    load_prefix_lm,
+    save_trained,
+)
+from rag_frozen.reader.weight_difference import pack_six_bits, unpack_six_bits
 from tests.tiny import save_bert, wordpiece
 
 CONFIG = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 300)
@@ -83,6 +89,57 @@ def test_int8_is_at_most_half_a_step_away(seed, rows, columns):
     rounded, scale = quantize_rows(matrix)
     error = (dequantize_rows(rounded, scale) - matrix).abs()
     assert bool((error <= 0.5 * scale[:, None] * 1.001 + 1e-9).all())
+
+
+def test_the_layers_go_to_bert_and_come_back(tmp_path: Path):
+    from transformers import BertModel
+
+    encoder = save_bert(tmp_path / "e")
+    model = begin_from_minilm(encoder, CONFIG)
+    config = BertModel.config_class.from_pretrained(
+        str(encoder), max_position_embeddings=CONFIG.max_position_embeddings
+    )
+    bert = BertModel(config, add_pooling_layer=False)
+    bert.load_state_dict(as_bert(model))
+    bert.save_pretrained(str(tmp_path / "b"))
+    again = begin_from_minilm(tmp_path / "b", CONFIG)
+    assert weights_digest(again) == weights_digest(model)
+
+
+def test_a_difference_restores_the_model_beside_its_base_alone(tmp_path: Path):
+    encoder = save_bert(tmp_path / "e")
+    model = begin_from_minilm(encoder, CONFIG)
+    save_trained(model, tmp_path / "base", int8=True)
+    chance = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in model.layers.parameters():
+            weight += 0.002 * torch.randn(weight.shape, generator=chance)
+        model.layers[0].qkv.weight[3] += 1.0  # out of reach
+    save_trained(model, tmp_path / "m", int8=True, difference_to=str(tmp_path / "base"))
+    save_trained(model, tmp_path / "whole", int8=True)
+    loaded, whole = (load_prefix_lm(tmp_path / name, encoder) for name in ("m", "whole"))
+    for name, weight in model.state_dict().items():
+        error = (loaded.state_dict()[name] - weight).abs().max()
+        assert error <= 1.6 * (whole.state_dict()[name] - weight).abs().max() + 1e-7, name
+    sizes = [(tmp_path / f / "model.safetensors").stat().st_size for f in ("m", "whole")]
+    assert sizes[0] < sizes[1]
+    with torch.no_grad():
+        model.head_bias += 1
+    save_trained(model, tmp_path / "base", int8=True)
+    with pytest.raises(ArtifactDamagedError, match="it is a difference to"):
+        load_prefix_lm(tmp_path / "m", encoder)
+    save_trained(model, tmp_path / "base", int8=False)
+    with pytest.raises(ModelError, match="not int8"):
+        save_trained(model, tmp_path / "n", int8=True, difference_to=str(tmp_path / "base"))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 8), st.integers(1, 8))
+def test_six_bits_hold_what_they_are_given(seed, rows, fours):
+    chance = torch.Generator().manual_seed(seed)
+    values = torch.randint(-32, 32, (rows, 4 * fours), generator=chance).to(torch.int8)
+    packed = pack_six_bits(values)
+    assert packed.shape == (rows, 3 * fours)
+    assert torch.equal(unpack_six_bits(packed), values)
 
 
 def test_a_broken_or_foreign_file_is_told(tmp_path: Path):

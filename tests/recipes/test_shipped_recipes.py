@@ -11,6 +11,7 @@ from rag_frozen.recipes.evaluation import EvalRecipe
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import list_recipes, load_recipe
 from rag_frozen.recipes.pipeline import ClosedBook, Fusion, PipelineRecipe
+from rag_frozen.studies.settings import PromptStudy
 from rag_frozen.training.prompt_settings import PromptTraining
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.settings import ReaderTraining
@@ -21,6 +22,12 @@ TRAININGS = {
     "pocket-reranker": RerankerTraining,
     "prompt": PromptTraining,
 }
+
+
+def _kind(folder: str, name: str) -> str | None:
+    path = ROOT / folder / f"{name}.yaml"
+    kind: str | None = yaml.safe_load(path.read_text(encoding="utf-8")).get("kind")
+    return kind
 
 
 @pytest.mark.parametrize("name", list_recipes("indexes"))
@@ -42,6 +49,9 @@ def test_pipeline_recipes_load_and_name_an_index_with_what_they_search(name: str
 
 @pytest.mark.parametrize("name", list_recipes("eval"))
 def test_evaluation_recipes_load_and_name_a_pipeline(name: str):
+    if _kind("eval", name) == "prompt-study":
+        assert load_recipe(name, PromptStudy, folder="eval").name == name
+        return
     recipe = load_recipe(name, EvalRecipe, folder="eval")
     assert recipe.name == name
     assert recipe.pipeline in list_recipes("pipelines")
@@ -49,9 +59,8 @@ def test_evaluation_recipes_load_and_name_a_pipeline(name: str):
 
 @pytest.mark.parametrize("name", list_recipes("pipelines/train"))
 def test_training_recipes_load(name: str):
-    path = ROOT / "pipelines" / "train" / f"{name}.yaml"
-    kind = yaml.safe_load(path.read_text(encoding="utf-8"))["kind"]
-    assert load_recipe(name, TRAININGS[kind], folder="pipelines/train").name == name
+    settings = TRAININGS[_kind("pipelines/train", name)]
+    assert load_recipe(name, settings, folder="pipelines/train").name == name
 
 
 def test_the_pocket_pipeline_reads_as_it_was_trained():

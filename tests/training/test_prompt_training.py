@@ -12,48 +12,24 @@ from rag_frozen.artifacts import load_manifest
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.prompting.heads import load_head, read_record
-from rag_frozen.reader.prefix_lm import PrefixLMConfig
-from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, save_trained
 from rag_frozen.training import loop
 from rag_frozen.training.prompt_data import load_prompt_rows
 from rag_frozen.training.prompt_settings import PromptData, PromptTraining
 from rag_frozen.training.prompt_training import train_prompt
-from tests.tiny import save_bert, save_llama, save_t5, wordpiece
+from tests.tiny import COLOURS, save_reader_and_rows
 
 TEMPLATE = {
     "with_passages": "question: {question}\n{passages}",
     "passage": "passage: {title}. {text}\n",
     "closed_book": "question: {question}\n",
 }
-COLOURS = {"sun": "red", "moon": "blue"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny reader, encoder and data; the label follows from one word of the text."""
     home = tmp_path_factory.mktemp("prompts")
-    encoder = save_bert(home / "encoder")
-    torch.manual_seed(3)
-    config = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
-    model = begin_from_minilm(encoder, config)
-    with torch.no_grad():  # larger weights, so that what is read matters for what is written
-        for weight in model.layers.parameters():
-            if weight.dim() == 2:
-                weight.mul_(12)
-    save_trained(model, home / "reader", int8=False)
-    save_llama(home / "llama")
-    save_t5(home / "t5")
-    rows = [
-        {"text": f"the {thing} is {word}", "label": thing}
-        for thing in COLOURS
-        for word in ("one", "two", "three", "four", "five", "long", "war", "peace") * 3
-    ]
-    (home / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    reading = [
-        {"question": f"who was king {n}", "answers": [a], "title": "t", "text": f"the king was {a}"}
-        for n, a in enumerate(["shakespeare", "curie", "paris", "london", "hamlet", "radium"] * 2)
-    ]
-    (home / "reading.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reading))
+    save_reader_and_rows(home)
     return home
 
 

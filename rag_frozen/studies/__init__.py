@@ -1,0 +1,1 @@
+"""Studies: many trainings and evaluations of one question, with one table at the end."""

@@ -1,0 +1,232 @@
+"""A prompt study trains what is missing, measures every method, and goes on after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rag_frozen.evaluation.statistics import sign_flip_p
+from rag_frozen.recipes.loading import load_recipe
+from rag_frozen.studies import methods, prompt_study
+from rag_frozen.studies.methods import with_shots
+from rag_frozen.studies.prompt_study import run_study
+from rag_frozen.studies.settings import PromptStudy, TrainedMethod
+from rag_frozen.studies.table import Measured, make_table
+from rag_frozen.training.prompt_data import PromptRow
+from rag_frozen.types import Context, Question
+from tests.tiny import save_reader_and_rows
+
+SOURCE = {
+    "kind": "text",
+    "name": "colours",
+    "file": "labels.jsonl",
+    "input": "text: {text}\n",
+    "target": "label",
+}
+ADAM = {"learning_rate": 1e-2, "warmup_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    save_reader_and_rows(folder)
+    (folder / "text.txt").write_text("the king of france is long " * 4 + "\nshort line\n")
+    return folder
+
+
+def recipe(home: Path, **changes: object) -> PromptStudy:
+    reader = {
+        "kind": "prefix-lm",
+        "model": str(home / "reader"),
+        "encoder": str(home / "encoder"),
+        "decoding": {"max_new_tokens": 4},
+    }
+    values: dict[str, Any] = {
+        "kind": "prompt-study",
+        "name": "tiny",
+        "data_path": str(home),
+        "seeds": [0, 1],
+        "template": {
+            "with_passages": "question: {question}\n{passages}",
+            "passage": "passage: {title}. {text}\n",
+            "closed_book": "question: {question}\n",
+        },
+        "readers": {"tiny": reader},
+        "tasks": [
+            {
+                "name": "colours",
+                "data": {"sources": [SOURCE], "validation_rows": 8},
+                "steps": 2,
+                "batch_size": 4,
+                "validate_every": 2,
+                "evaluations": [
+                    {"kind": "rows", "name": "all", "source": SOURCE, "limit": 12},
+                    {
+                        "kind": "perplexity",
+                        "name": "text",
+                        "file": "text.txt",
+                        "source_words": 6,
+                        "target_words": 5,
+                    },
+                ],
+            }
+        ],
+        "methods": [
+            {"kind": "plain", "name": "plain"},
+            {"kind": "written", "name": "written", "texts": ["red blue", "one two"]},
+            {"kind": "few-shot", "name": "few-shot", "shots": 2},
+            {
+                "kind": "trained",
+                "name": "static",
+                "head": {"kind": "static", "length": 3},
+                "optimiser": ADAM,
+            },
+            {"kind": "ensemble", "name": "ensemble", "of": "static"},
+            {
+                "kind": "trained",
+                "name": "full",
+                "head": {"kind": "full"},
+                "seeds": [0],
+                "optimiser": ADAM,
+            },
+        ],
+        "comparisons": [{"ours": "static", "theirs": "plain"}],
+        "lower": "plain",
+        "upper": "full",
+    }
+    return PromptStudy.model_validate({**values, **changes})
+
+
+def test_a_study_measures_every_method_and_a_second_run_trains_and_reads_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    done = run_study(recipe(home), root=home / "root", tell=told.append)
+    assert sum("training static" in line for line in told) == 2
+    assert sum("training full" in line for line in told) == 1
+    rows = {(row.evaluation, row.method): row for row in done.table.methods}
+    assert set(rows) == {
+        *(("all", m) for m in ("plain", "written", "few-shot", "static", "ensemble", "full")),
+        ("text", "plain"),
+        ("text", "full"),
+    }
+    assert rows["all", "static"].seeds == 2
+    assert rows["all", "static"].questions == 12
+    assert rows["all", "static"].trained_parameters == 3 * 32
+    assert rows["all", "plain"].trained_parameters == 0
+    assert rows["all", "full"].trained_share > 50
+    plain, full = rows["text", "plain"].perplexity, rows["text", "full"].perplexity
+    assert plain is not None
+    assert full is not None
+    assert plain > 1
+    assert full != plain
+    assert "validation exact match" in rows["all", "written"].note
+    [compared] = done.table.compared
+    assert (compared.ours, compared.theirs) == ("static", "plain")
+    assert 0 < compared.p <= 1
+    text = (done.folder / "table.md").read_text()
+    assert "| static - plain |" in text
+    assert "perplexity" in text
+
+    def nothing(*_: object) -> None:
+        raise AssertionError("a finished cell was read again")
+
+    monkeypatch.setattr(prompt_study, "answer", nothing)
+    stored = (done.folder / "table.json").read_bytes()
+    again = run_study(recipe(home), root=home / "root")
+    assert again.table == done.table
+    assert (again.folder / "table.json").read_bytes() == stored
+
+
+def test_all_trainings_of_a_task_share_data_steps_and_validation_rows(home: Path):
+    study = recipe(home, split_seed=5)
+    task, [(name, reader)] = study.tasks[0], study.readers.items()
+    made = [
+        methods.training_of(method, study, task, (name, reader), seed=seed)
+        for method in study.methods
+        if isinstance(method, TrainedMethod)
+        for seed in (0, 1)
+    ]
+    assert len({one.data.model_dump_json() for one in made}) == 1
+    assert {one.data.split_seed for one in made} == {5}
+    assert {(one.steps, one.batch_size) for one in made} == {(2, 4)}
+    assert len({(one.name, one.seed) for one in made}) == len(made)
+
+
+class Words:
+    """Counts words as tokens."""
+
+    def encode_prompts(self, texts: list[str]) -> list[list[int]]:
+        return [[0] * len(text.split()) for text in texts]
+
+
+def test_shots_stand_before_the_prompt_as_many_as_fit():
+    shot = PromptRow(Context(Question("s", "q"), "one two three\n", 0), "four", ("four",))
+    short = Context(Question("a", "q"), "five six\n", 0)
+    long = Context(Question("b", "q"), "five " * 18 + "\n", 0)
+    made = with_shots(
+        [short, long],
+        [shot, shot],
+        reader=Words(),  # type: ignore[arg-type]
+        window=32,
+        answer_tokens=4,
+    )
+    assert made[0].prompt == "one two three\nanswer: four\n" * 2 + "five six\n"
+    assert made[1].prompt == long.prompt  # 18 + 4 + 8 leave room for two words, a shot has five
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"methods": [{"kind": "plain", "name": "a"}] * 2}, "one name"),
+        ({"methods": [{"kind": "ensemble", "name": "e", "of": "x"}]}, "no trained method"),
+        ({"upper": "fuller"}, "no method is called"),
+        ({"comparisons": [{"ours": "static", "theirs": "nothing"}]}, "no method is called"),
+    ],
+)
+def test_a_recipe_whose_names_do_not_fit_is_refused(home: Path, changes, said):
+    with pytest.raises(ValidationError, match=said):
+        recipe(home, **changes)
+
+
+def measured(method: str, seed: int | None, scores: list[float]) -> Measured:
+    return Measured(
+        "r", "t", "e", method, seed, tuple(scores), tuple(scores), 1.0, 0.0, 10, 1_000
+    )  # fmt: skip
+
+
+def test_the_table_averages_seeds_and_says_what_share_of_the_gap_is_closed(home: Path):
+    study = recipe(home)
+    table = make_table(
+        study,
+        [
+            measured("plain", None, [0.0] * 10),
+            measured("static", 0, [1.0] * 4 + [0.0] * 6),
+            measured("static", 1, [1.0] * 2 + [0.0] * 8),
+            measured("full", 0, [1.0] * 6 + [0.0] * 4),
+        ],
+    )
+    rows = {row.method: row for row in table.methods}
+    assert rows["static"].exact_match == pytest.approx(30)
+    assert rows["static"].exact_match_sd == pytest.approx(14.142, abs=0.01)
+    assert rows["static"].gap_closed == pytest.approx(50)
+    assert rows["full"].exact_match_sd is None
+    assert rows["static"].milliseconds == pytest.approx(100)
+    assert table.compared[0].difference == pytest.approx(30)
+
+
+def test_sign_flips_see_a_difference_and_none():
+    assert sign_flip_p([1.0] * 12, [0.0] * 12) < 0.01
+    assert sign_flip_p([1.0, 0.0] * 6, [0.0, 1.0] * 6) > 0.5
+
+
+def test_the_shipped_study_loads_and_names_its_files_below_one_folder():
+    study = load_recipe("prompt-table", PromptStudy, folder="eval")
+    files = [source.file for task in study.tasks for source in task.data.sources]
+    assert files
+    assert not any(Path(file).is_absolute() for file in files)
+    assert json.loads(study.model_dump_json())["seeds"] == [0, 1, 2]
