@@ -21,7 +21,7 @@ from rag_frozen.artifacts.manifest import (
     load_manifest,
     verify,
 )
-from rag_frozen.artifacts.storage import storage_error, storage_errors
+from rag_frozen.artifacts.storage import link_or_copy, storage_error, storage_errors
 from rag_frozen.artifacts.temporary import held_folder, temporary_folder
 from rag_frozen.artifacts.writing import (
     Draft,
@@ -48,6 +48,7 @@ __all__ = [
     "find_artifact",
     "fingerprint",
     "held_folder",
+    "link_or_copy",
     "list_artifacts",
     "load_manifest",
     "name_folder",
