@@ -21,7 +21,7 @@ DPR_COLUMNS = ("id", "text", "title")  # psgs_w100.tsv (Karpukhin et al. 2020)
 _ID_NAMES = ("id", "_id")
 _TEXT_NAMES = ("text", "contents")
 _SHOWN = 60  # characters of a faulty row that a message shows
-_QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"(?!")')  # a quote right after would be a doubled one
 
 
 @dataclass(frozen=True, slots=True)

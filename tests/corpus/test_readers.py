@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rag_frozen.corpus import read_passages
@@ -60,6 +60,7 @@ one_line = text.filter(lambda value: "\r" not in value)
     ),
     st.booleans(),
 )
+@example([Passage("1", "", '"\n')], False)
 def test_quoted_tsv_reads_back_equal_with_tabs_quotes_and_line_ends(
     tmp_path_factory: pytest.TempPathFactory, passages: list[Passage], zipped: bool
 ) -> None:
