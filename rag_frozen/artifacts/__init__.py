@@ -27,6 +27,7 @@ from rag_frozen.artifacts.writing import (
     Draft,
     atomic_write_bytes,
     atomic_write_text,
+    mark_current,
     write_artifact,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "link_or_copy",
     "list_artifacts",
     "load_manifest",
+    "mark_current",
     "name_folder",
     "storage_error",
     "storage_errors",

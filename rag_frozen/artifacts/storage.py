@@ -59,11 +59,15 @@ def storage_error(error: Exception, folder: Path) -> StorageError | None:
 
 def link_or_copy(finished: Path, place: Path) -> None:
     """Let a finished file, which nobody changes any more, stand in another place too: as a hard
-    link, or as a copy on a file system without links."""
+    link, or as a copy on a file system without links. What stands there already is kept."""
     try:
         os.link(finished, place)
+    except FileExistsError:
+        return
     except OSError:
-        shutil.copyfile(finished, place)
+        partial = place.with_name(f"{place.name}.partial")
+        shutil.copyfile(finished, partial)
+        os.replace(partial, place)
 
 
 def make_folder(folder: Path) -> None:

@@ -129,9 +129,7 @@ def _write_rows(
     return np.concatenate(hashes)
 
 
-def _write_table(
-    folder: Path, hashes: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]
-) -> None:
+def _write_table(folder: Path, hashes: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> None:
     np.save(folder / _HASHES, hashes, allow_pickle=False)
     largest = int(rows.max(initial=0))
     np.save(folder / _ROWS, rows.astype(np.uint32 if largest < 2**32 else np.uint64))

@@ -21,6 +21,7 @@ from rag_frozen.retrieval.dense_vectors import StoredVectors
 
 __all__ = [
     "INDEX_NAME",
+    "UNFINISHED_NAME",
     "build_file",
     "check_faiss_packages",
     "faiss_packages",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 INDEX_NAME = "index.faiss"
-_UNFINISHED = "index.faiss.unfinished"
+UNFINISHED_NAME = "index.faiss.unfinished"
 _PACKAGES = ("faiss-cpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu")
 _BLAS_THRESHOLD = 1
 """faiss searches batches of at least so many questions as one matrix product: 249 against 7
@@ -131,7 +132,7 @@ def build_file(
     if target.exists():
         return target
     faiss = load_faiss()
-    unfinished = folder / _UNFINISHED
+    unfinished = folder / UNFINISHED_NAME
     index = _continued(faiss, unfinished)
     if index is None:
         index = make()
