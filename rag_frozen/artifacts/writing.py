@@ -165,15 +165,15 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
-def mark_current(folder: Path) -> None:
+def mark_current(folder: Path, *, before_others: bool = False) -> None:
     """Make a finished build the one that is found by its name, beside newer or older ones.
 
     Nothing is written where it is the only one or is found already, so that artifacts on a
-    read-only disk can be used.
+    read-only disk can be used; ``before_others`` says that others are about to be written.
     """
     home = folder.parent
     builds = [build for build in home.iterdir() if (build / MANIFEST_NAME).is_file()]
-    if builds != [folder] and current_build(home) != folder:
+    if (before_others or builds != [folder]) and current_build(home) != folder:
         atomic_write_text(home / CURRENT_NAME, f"{folder.name}\n")
 
 

@@ -122,12 +122,12 @@ def build_index(
         StorageError: when the disk is full; what was finished stays.
     """
     corpus = _corpus(recipe, root, report)
-    mark_current(corpus.folder)
     parts = [corpus]
     if recipe.bm25 is not None:
         parts.append(_bm25(recipe, corpus, root, report))
     if recipe.dense is not None:
         parts.append(_dense(recipe, corpus, root, report))
+    mark_current(corpus.folder)
     return BuiltIndex(recipe.name, tuple(parts))
 
 

@@ -87,6 +87,7 @@ def change_index(
     built = index_parts(recipe, root=root)
     store = open_corpus(built.part("corpus").folder)
     _check(store, add, delete)
+    mark_current(built.part("corpus").folder, before_others=True)
     corpus = _corpus(recipe, built.part("corpus"), add, delete, root)
     parts = [corpus]
     for part in built.parts[1:]:

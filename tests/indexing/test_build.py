@@ -4,6 +4,7 @@ beside another corpus or encoder."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_shards_are_copied_where_links_are_not_possible(
         raise OSError(95, "Operation not supported")
 
     whole = building.build_index(recipe(tmp_path), root=tmp_path / "whole")
-    monkeypatch.setattr(building.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     copied = building.build_index(recipe(tmp_path), root=tmp_path / "copied")
     assert hashes(copied) == hashes(whole)
 
