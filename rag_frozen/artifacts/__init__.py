@@ -21,12 +21,13 @@ from rag_frozen.artifacts.manifest import (
     load_manifest,
     verify,
 )
-from rag_frozen.artifacts.storage import storage_error, storage_errors
+from rag_frozen.artifacts.storage import link_or_copy, storage_error, storage_errors
 from rag_frozen.artifacts.temporary import held_folder, temporary_folder
 from rag_frozen.artifacts.writing import (
     Draft,
     atomic_write_bytes,
     atomic_write_text,
+    mark_current,
     write_artifact,
 )
 
@@ -48,8 +49,10 @@ __all__ = [
     "find_artifact",
     "fingerprint",
     "held_folder",
+    "link_or_copy",
     "list_artifacts",
     "load_manifest",
+    "mark_current",
     "name_folder",
     "storage_error",
     "storage_errors",

@@ -26,16 +26,19 @@ from rag_frozen.artifacts.layout import MANIFEST_NAME, ArtifactKind, list_artifa
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError
 
 __all__ = [
+    "CURRENT_NAME",
     "SCHEMA_VERSION",
     "FileRecord",
     "Hardware",
     "Manifest",
     "ModelRecord",
+    "current_build",
     "find_artifact",
     "load_manifest",
     "verify",
 ]
 
+CURRENT_NAME = "current"
 SCHEMA_VERSION = 1
 
 _BUILT_BY: dict[ArtifactKind, str] = {
@@ -168,7 +171,9 @@ def verify(
 def find_artifact(
     root: str | Path | None, kind: ArtifactKind, *, name: str, fingerprint: str | None = None
 ) -> Path:
-    """Return the folder of the newest finished build of ``name``, or of one fingerprint.
+    """Return the folder of the current finished build of ``name``, or of one fingerprint.
+
+    The current one is that which :func:`mark_current` named last, else the newest.
 
     Raises ``ArtifactMissingError`` saying what builds it, and as ``load_manifest`` does.
     """
@@ -181,7 +186,18 @@ def find_artifact(
         raise ArtifactMissingError(
             f"There is no {which} in {where}. Build it with: {_BUILT_BY[kind]}"
         )
+    current = current_build(folders[0].parent)
+    if current in folders:
+        return current
     return max(folders, key=lambda folder: load_manifest(folder, kind=kind).created)
+
+
+def current_build(home: Path) -> Path | None:
+    """The build that ``mark_current`` named last in the folder of a name, if it did."""
+    try:
+        return home / (home / CURRENT_NAME).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _read(folder: Path, kind: ArtifactKind | None) -> str:

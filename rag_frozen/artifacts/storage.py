@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rag_frozen.errors import RagFrozenError, StorageError
 
-__all__ = ["make_folder", "storage_error", "storage_errors", "sync_folder"]
+__all__ = ["link_or_copy", "make_folder", "storage_error", "storage_errors", "sync_folder"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM}
@@ -55,6 +55,19 @@ def storage_error(error: Exception, folder: Path) -> StorageError | None:
     if isinstance(named, str | bytes) and not _touches(Path(os.fsdecode(named)), folder):
         return None
     return StorageError(f"Cannot write to {folder}: {os.strerror(code)}. {_advice(code, folder)}")
+
+
+def link_or_copy(finished: Path, place: Path) -> None:
+    """Let a finished file, which nobody changes any more, stand in another place too: as a hard
+    link, or as a copy on a file system without links. What stands there already is kept."""
+    try:
+        os.link(finished, place)
+    except FileExistsError:
+        return
+    except OSError:
+        partial = place.with_name(f"{place.name}.partial")
+        shutil.copyfile(finished, partial)
+        os.replace(partial, place)
 
 
 def make_folder(folder: Path) -> None:

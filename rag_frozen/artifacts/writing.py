@@ -20,10 +20,12 @@ from typing import Any, BinaryIO
 from rag_frozen.artifacts.identity import canonical_json, file_sha256, fingerprint
 from rag_frozen.artifacts.layout import MANIFEST_NAME, ArtifactKind
 from rag_frozen.artifacts.manifest import (
+    CURRENT_NAME,
     SCHEMA_VERSION,
     FileRecord,
     Manifest,
     ModelRecord,
+    current_build,
     load_manifest,
 )
 from rag_frozen.artifacts.provenance import describe_hardware, package_versions, project_commit
@@ -37,7 +39,14 @@ from rag_frozen.errors import (
     InputError,
 )
 
-__all__ = ["Draft", "atomic_write_bytes", "atomic_write_text", "atomic_writer", "write_artifact"]
+__all__ = [
+    "Draft",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "atomic_writer",
+    "mark_current",
+    "write_artifact",
+]
 
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 
@@ -154,6 +163,18 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8, line ends as given) as ``atomic_write_bytes`` does."""
     atomic_write_bytes(path, text.encode())
+
+
+def mark_current(folder: Path, *, before_others: bool = False) -> None:
+    """Make a finished build the one that is found by its name, beside newer or older ones.
+
+    Nothing is written where it is the only one or is found already, so that artifacts on a
+    read-only disk can be used; ``before_others`` says that others are about to be written.
+    """
+    home = folder.parent
+    builds = [build for build in home.iterdir() if (build / MANIFEST_NAME).is_file()]
+    if (before_others or builds != [folder]) and current_build(home) != folder:
+        atomic_write_text(home / CURRENT_NAME, f"{folder.name}\n")
 
 
 def _refuse_foreign(target: Path, kind: ArtifactKind, identity: str) -> None:

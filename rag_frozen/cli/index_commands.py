@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag_frozen.cli.options import EXIT_CODES, Json, Overrides, Root
 
+if TYPE_CHECKING:
+    from rag_frozen.types import Passage
+
 __all__ = ["corpus_app", "index_app"]
 
-index_app = typer.Typer(help="Build, check and plan indexes.", no_args_is_help=True)
+index_app = typer.Typer(help="Build, check, plan and change indexes.", no_args_is_help=True)
 corpus_app = typer.Typer(help="Build a corpus from files of passages.", no_args_is_help=True)
 
 
@@ -97,6 +101,83 @@ def index_plan(
         print(json.dumps(plan.to_json()))
     else:
         print_plan(plan)
+
+
+@index_app.command("add", epilog=EXIT_CODES)
+def index_add(
+    recipe: Annotated[str, typer.Argument(help="Name or path of the recipe of a built index.")],
+    files: Annotated[list[Path], typer.Argument(help="JSONL or DPR TSV files, or folders.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace passages whose ids are there already.")
+    ] = False,
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Add passages to a built corpus and its indexes, without building them again.
+
+    Example: rag-frozen index add files-minilm more.jsonl --root DIR
+    """
+    from rag_frozen.corpus import read_passages
+
+    added = list(read_passages([str(file) for file in files], strict=True))
+    _change(recipe, root, overrides, as_json, add=added, replace=replace)
+
+
+@index_app.command("delete", epilog=EXIT_CODES)
+def index_delete(
+    recipe: Annotated[str, typer.Argument(help="Name or path of the recipe of a built index.")],
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of passages.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file of ids, one a line.")] = None,
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Delete passages by id from a built corpus and its indexes, without building them again.
+
+    Example: rag-frozen index delete files-minilm doc-17 doc-18 --root DIR
+    """
+    from rag_frozen.errors import InputError
+
+    wanted = list(ids or ())
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} cannot be read: {error}. Name a text file of ids.") from error
+        wanted += [line.strip() for line in lines if line.strip()]
+    _change(recipe, root, overrides, as_json, delete=wanted)
+
+
+def _change(
+    recipe: str,
+    root: Path | None,
+    overrides: list[str] | None,
+    as_json: bool,
+    *,
+    add: Sequence[Passage] = (),
+    delete: Sequence[str] = (),
+    replace: bool = False,
+) -> None:
+    from rag_frozen.cli.display import built_json, print_built
+    from rag_frozen.cli.progress import stages
+    from rag_frozen.corpus import open_corpus
+    from rag_frozen.indexing.build import index_parts
+    from rag_frozen.indexing.changes import change_index
+    from rag_frozen.recipes.index import IndexRecipe
+    from rag_frozen.recipes.loading import load_recipe
+
+    settings = load_recipe(recipe, IndexRecipe, folder="indexes", overrides=overrides or ())
+    if replace:
+        store = open_corpus(index_parts(settings, root=root).part("corpus").folder)
+        ids = [passage.id for passage in add]
+        delete = [one for one, held in zip(ids, store.holds(ids), strict=True) if held]
+    with stages() as report:
+        built = change_index(settings, add=add, delete=delete, root=root, report=report)
+    if as_json:
+        print(json.dumps(built_json(built)))
+    else:
+        print_built(built)
 
 
 @corpus_app.command("build", epilog=EXIT_CODES)

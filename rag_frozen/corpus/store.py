@@ -1,13 +1,19 @@
-"""The passage store: one memory-mapped Arrow file, and a memory-mapped table from id to row.
+"""The passage store: memory-mapped Arrow files, and a memory-mapped table from id to row.
 
 Opening reads headers only; a lookup touches the pages that hold the answer, and every few
 lookups all pages are handed back to the system's cache. So neither the time to open nor the
 resident memory grows with the corpus.
+
+A corpus that was changed shares the files of the one before it: added passages stand in a file
+of their own after them, and the rows of deleted ones are listed and left out of the table.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
+import json
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,13 +24,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rag_frozen.artifacts import link_or_copy
 from rag_frozen.corpus.ids import hash_ids, update_ids_digest
 from rag_frozen.errors import ArtifactDamagedError, InputError, UnknownPassageError
 from rag_frozen.types import Passage
 
-__all__ = ["ArrowPassageStore", "StoreSummary", "write_store"]
+__all__ = ["ArrowPassageStore", "StoreSummary", "write_changed_store", "write_store"]
 
 _PASSAGES = "passages.arrow"
+_ADDED = "passages-{:05d}.arrow"
+_DELETED = "deleted-rows.npy"
 _HASHES = "id-hashes.npy"
 _ROWS = "id-rows.npy"
 _SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -53,12 +62,60 @@ def write_store(folder: Path, passages: Iterable[Passage]) -> StoreSummary:
         InputError: when two passages have one id.
     """
     ids_digest, content = hashlib.sha256(), hashlib.sha256()
-    hashes: list[np.ndarray] = []
-    count = 0
-    with (
-        pa.OSFile(str(folder / _PASSAGES), "wb") as sink,
-        pa.ipc.new_file(sink, _SCHEMA) as writer,
-    ):
+    hashes = _write_rows(folder / _PASSAGES, passages, ids_digest, content)
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    _refuse_repeated(folder, ordered, order)
+    _write_table(folder, ordered, order)
+    return StoreSummary(len(order), ids_digest.hexdigest(), content.hexdigest())
+
+
+def write_changed_store(
+    folder: Path, base: Path, *, added: Iterable[Passage], deleted: Sequence[str], base_content: str
+) -> StoreSummary:
+    """Write what a store is after a change into an existing folder, sharing the base's files.
+
+    An id that is deleted and added is replaced. Passages keep their order; added ones come last.
+
+    Args:
+        folder: of the new store.
+        base: of the store that is changed; it stays as it is.
+        added: passages whose ids are new, or deleted here.
+        deleted: ids of the base.
+        base_content: the base's content digest.
+
+    Raises:
+        UnknownPassageError: when the base does not hold an id that is to be deleted.
+        InputError: when an added id is there already.
+    """
+    store = ArrowPassageStore(base)
+    gone = np.unique(np.array([*store.deleted_rows, *store.rows_of(deleted)], dtype=np.int64))
+    files = sorted(base.glob("passages*.arrow"))
+    for file in files:
+        link_or_copy(file, folder / file.name)
+    content = hashlib.sha256(json.dumps([base_content, sorted(set(deleted))]).encode())
+    hashes = _write_rows(folder / _ADDED.format(len(files)), added, hashlib.sha256(), content)
+    old_hashes, old_rows = np.load(base / _HASHES), np.load(base / _ROWS).astype(np.int64)
+    kept = ~np.isin(old_rows, gone, assume_unique=True)
+    rows = np.concatenate([old_rows[kept], store.n_rows + np.arange(len(hashes))])
+    whole = np.concatenate([old_hashes[kept], hashes])
+    order = np.argsort(whole, kind="stable")
+    _refuse_repeated(folder, whole[order], rows[order])
+    _write_table(folder, whole[order], rows[order])
+    if len(gone):
+        np.save(folder / _DELETED, gone, allow_pickle=False)
+    ids_digest = hashlib.sha256()
+    for ids in ArrowPassageStore(folder).iter_ids():
+        update_ids_digest(ids_digest, ids)
+    return StoreSummary(len(rows), ids_digest.hexdigest(), content.hexdigest())
+
+
+def _write_rows(
+    path: Path, passages: Iterable[Passage], ids_digest: hashlib._Hash, content: hashlib._Hash
+) -> npt.NDArray[np.uint64]:
+    """Write one Arrow file; bring the digests up to date and return the ids' hashes in order."""
+    hashes: list[npt.NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for batch in _batches(passages):
             ids = [passage.id for passage in batch]
             columns = [ids, [p.title for p in batch], [p.text for p in batch]]
@@ -69,48 +126,59 @@ def write_store(folder: Path, passages: Iterable[Passage]) -> StoreSummary:
             for passage in batch:
                 row = f"{passage.id}\0{passage.title}\0{passage.text}\0"
                 content.update(row.encode("utf-8", "surrogatepass"))
-            count += len(batch)
-    whole = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
-    order = np.argsort(whole, kind="stable")
-    ordered = whole[order]
-    _refuse_repeated(folder, ordered, order)
-    np.save(folder / _HASHES, ordered, allow_pickle=False)
-    np.save(folder / _ROWS, order.astype(np.uint32 if count < 2**32 else np.uint64))
-    return StoreSummary(count, ids_digest.hexdigest(), content.hexdigest())
+    return np.concatenate(hashes)
+
+
+def _write_table(folder: Path, hashes: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> None:
+    np.save(folder / _HASHES, hashes, allow_pickle=False)
+    largest = int(rows.max(initial=0))
+    np.save(folder / _ROWS, rows.astype(np.uint32 if largest < 2**32 else np.uint64))
 
 
 class ArrowPassageStore:
     """Passages by id or by row. Implements ``protocols.PassageStore``."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Open what :func:`write_store` wrote.
+        """Open what :func:`write_store` or :func:`write_changed_store` wrote.
 
         Raises:
             ArtifactDamagedError: when a file is missing, truncated, or the counts differ.
         """
         folder = Path(folder)
         try:
-            self._mapped = _map(folder / _PASSAGES)
-            self._reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._mapped)))
+            files = sorted(folder.glob("passages-*.arrow"))
+            self._mapped = [_map(path) for path in (folder / _PASSAGES, *files)]
+            self._table = _Table(self._mapped)
             self._hashes = np.load(folder / _HASHES, mmap_mode="r", allow_pickle=False)
             self._rows = np.load(folder / _ROWS, mmap_mode="r", allow_pickle=False)
-            n_batches = self._reader.num_record_batches
-            last = self._reader.get_batch(n_batches - 1).num_rows if n_batches else 0
+            self._deleted = np.empty(0, dtype=np.int64)
+            if (folder / _DELETED).exists():
+                self._deleted = np.load(folder / _DELETED, allow_pickle=False)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise ArtifactDamagedError(
                 f"The corpus in {folder} cannot be opened: {error}. Remove it and build it again "
                 "with: rag-frozen corpus build FILE"
             ) from error
-        self._n = max(n_batches - 1, 0) * _BATCH + last
         self._touched = 0
-        if not len(self._hashes) == len(self._rows) == self._n:
+        live = self.n_rows - len(self._deleted)
+        if not len(self._hashes) == len(self._rows) == live:
             raise ArtifactDamagedError(
-                f"The corpus in {folder} holds {self._n:,} passages and {len(self._hashes):,} "
+                f"The corpus in {folder} holds {live:,} passages and {len(self._hashes):,} "
                 "ids. Remove it and build it again with: rag-frozen corpus build FILE"
             )
 
     def __len__(self) -> int:
-        return int(self._n)
+        return len(self._rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that were ever written, those of deleted passages included."""
+        return self._table.n_rows
+
+    @property
+    def deleted_rows(self) -> npt.NDArray[np.int64]:
+        """Rows whose passages were deleted, ascending."""
+        return self._deleted
 
     def get(self, passage_ids: Sequence[str]) -> list[Passage]:
         """Return passages in the order asked.
@@ -118,7 +186,7 @@ class ArrowPassageStore:
         Raises:
             UnknownPassageError: naming some of the ids that the corpus does not hold.
         """
-        columns = _Columns(self._reader)
+        columns = _Columns(self._table)
         found: list[Passage] = []
         missing: list[str] = []
         for start in range(0, len(passage_ids), _RELEASE_EVERY):
@@ -127,40 +195,75 @@ class ArrowPassageStore:
             found += [columns.passage(row) for row in rows if row >= 0]
             missing += [one for one, row in zip(wanted, rows, strict=True) if row < 0]
             self._release(len(wanted))
-        if missing:
-            named = ", ".join(repr(one) for one in missing[:_NAMED_AT_MOST])
-            unnamed = len(missing) - _NAMED_AT_MOST
-            more = f" and {unnamed} more" if unnamed > 0 else ""
-            raise UnknownPassageError(
-                f"The corpus of {len(self):,} passages holds no {named}{more}. The ids come from "
-                "another corpus: use the one that the run or the index was made over."
-            )
+        self._refuse_missing(missing)
         return found
 
+    def holds(self, passage_ids: Sequence[str]) -> list[bool]:
+        """Tell of each id whether it is there."""
+        return [row >= 0 for row in self._find(passage_ids, _Columns(self._table))]
+
+    def rows_of(self, passage_ids: Sequence[str]) -> list[int]:
+        """Return the rows of passages, in the order asked.
+
+        Raises:
+            UnknownPassageError: naming some of the ids that the corpus does not hold.
+        """
+        rows = self._find(passage_ids, _Columns(self._table))
+        pairs = zip(passage_ids, rows, strict=True)
+        self._refuse_missing([one for one, row in pairs if row < 0])
+        return rows
+
     def row(self, row: int) -> Passage:
-        """Return the passage of a row, from 0.
+        """Return the passage of a row, from 0; a deleted one too.
 
         Raises:
             IndexError: when there is no such row.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        found = _Columns(self._reader).passage(row)
+        if not 0 <= row < self.n_rows:
+            raise IndexError(f"row {row} of {self.n_rows}")
+        found = _Columns(self._table).passage(row)
         self._release(1)
         return found
 
     def iter_passages(self, batch_size: int = _BATCH) -> Iterator[list[Passage]]:
         """Yield all passages in order, in lists of ``batch_size``."""
         pending: list[Passage] = []
-        for number in range(self._reader.num_record_batches):
-            columns = [column.to_pylist() for column in self._reader.get_batch(number).columns]
-            pending += [Passage(*row) for row in zip(*columns, strict=True)]
+        for start, batch in self._table.batches():
+            columns = [column.to_pylist() for column in batch.columns]
+            alive = self._alive(start, batch.num_rows)
+            rows = zip(*columns, strict=True)
+            pending += [Passage(*row) for row, there in zip(rows, alive, strict=True) if there]
             self._release(_BATCH)
             while len(pending) >= batch_size:
                 yield pending[:batch_size]
                 pending = pending[batch_size:]
         if pending:
             yield pending
+
+    def iter_ids(self) -> Iterator[list[str]]:
+        """Yield the ids of all passages in order, in lists."""
+        for start, batch in self._table.batches():
+            ids = batch.column(0).to_pylist()
+            alive = self._alive(start, batch.num_rows)
+            yield [one for one, there in zip(ids, alive, strict=True) if there]
+            self._release(_BATCH)
+
+    def _alive(self, start: int, n: int) -> npt.NDArray[np.bool_]:
+        alive = np.ones(n, dtype=bool)
+        first, last = np.searchsorted(self._deleted, [start, start + n])
+        alive[self._deleted[first:last] - start] = False
+        return alive
+
+    def _refuse_missing(self, missing: Sequence[str]) -> None:
+        if not missing:
+            return
+        named = ", ".join(repr(one) for one in missing[:_NAMED_AT_MOST])
+        unnamed = len(missing) - _NAMED_AT_MOST
+        more = f" and {unnamed} more" if unnamed > 0 else ""
+        raise UnknownPassageError(
+            f"The corpus of {len(self):,} passages holds no {named}{more}. The ids come from "
+            "another corpus: use the one that the run or the index was made over."
+        )
 
     def _find(self, passage_ids: Sequence[str], columns: _Columns) -> list[int]:
         """Row of each id, -1 where there is none."""
@@ -188,31 +291,66 @@ class ArrowPassageStore:
         if self._touched < _RELEASE_EVERY or not hasattr(mmap, "MADV_DONTNEED"):
             return
         self._touched = 0
-        for mapped in (self._mapped, self._hashes.base, self._rows.base):
+        for mapped in (*self._mapped, self._hashes.base, self._rows.base):
             if isinstance(mapped, mmap.mmap):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
 
-class _Columns(dict[int, tuple[pa.Array, ...]]):
+class _Table:
+    """Arrow files read as one: rows count on from file to file."""
+
+    def __init__(self, mapped: Sequence[mmap.mmap]) -> None:
+        self._readers = [pa.ipc.open_file(pa.BufferReader(pa.py_buffer(m))) for m in mapped]
+        sizes = [_rows_in(reader) for reader in self._readers]
+        self._starts = [0, *itertools.accumulate(sizes)]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all files."""
+        return self._starts[-1]
+
+    def locate(self, row: int) -> tuple[int, int, int]:
+        """File, batch and place in the batch of a row."""
+        file = bisect.bisect_right(self._starts, row) - 1
+        return (file, *divmod(row - self._starts[file], _BATCH))
+
+    def batch(self, file: int, number: int) -> pa.RecordBatch:
+        """One batch of a file."""
+        return self._readers[file].get_batch(number)
+
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (first row, batch) of all files in order."""
+        for reader, start in zip(self._readers, self._starts, strict=False):
+            for number in range(reader.num_record_batches):
+                yield start + number * _BATCH, reader.get_batch(number)
+
+
+def _rows_in(reader: pa.RecordBatchFileReader) -> int:
+    """All batches but the last are full."""
+    n_batches = reader.num_record_batches
+    return (n_batches - 1) * _BATCH + reader.get_batch(n_batches - 1).num_rows if n_batches else 0
+
+
+class _Columns(dict[tuple[int, int], tuple[pa.Array, ...]]):
     """The columns of the batches that one call touches, each looked up once."""
 
-    def __init__(self, reader: pa.RecordBatchFileReader) -> None:
+    def __init__(self, table: _Table) -> None:
         super().__init__()
-        self._reader = reader
+        self._table = table
 
-    def __missing__(self, batch: int) -> tuple[pa.Array, ...]:
-        self[batch] = tuple(self._reader.get_batch(batch).columns)
-        return self[batch]
+    def __missing__(self, key: tuple[int, int]) -> tuple[pa.Array, ...]:
+        self[key] = tuple(self._table.batch(*key).columns)
+        return self[key]
 
     def id(self, row: int) -> str:
         """The id of a row."""
-        batch, place = divmod(row, _BATCH)
-        return str(self[batch][0][place].as_py())
+        file, batch, place = self._table.locate(row)
+        return str(self[file, batch][0][place].as_py())
 
     def passage(self, row: int) -> Passage:
         """The passage of a row."""
-        batch, place = divmod(row, _BATCH)
-        return Passage(*(column[place].as_py() for column in self[batch]))
+        file, batch, place = self._table.locate(row)
+        return Passage(*(column[place].as_py() for column in self[file, batch]))
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -225,17 +363,17 @@ def _refuse_repeated(folder: Path, hashes: npt.NDArray[np.uint64], rows: npt.NDA
     same = np.flatnonzero(hashes[1:] == hashes[:-1])
     if not len(same):
         return
-    with pa.memory_map(str(folder / _PASSAGES)) as source:
-        columns = _Columns(pa.ipc.open_file(source))
-        seen: dict[str, int] = {}
-        for row in sorted({int(rows[at]) for at in (*same, *(same + 1))}):
-            passage_id = columns.id(row)
-            if passage_id in seen:
-                raise InputError(
-                    f"The passages {seen[passage_id]:,} and {row:,} (from 0) have one id: "
-                    f"{passage_id!r}. Give each its own."
-                )
-            seen[passage_id] = row
+    files = (folder / _PASSAGES, *sorted(folder.glob("passages-*.arrow")))
+    columns = _Columns(_Table([_map(file) for file in files]))
+    seen: dict[str, int] = {}
+    for row in sorted({int(rows[at]) for at in (*same, *(same + 1))}):
+        passage_id = columns.id(row)
+        if passage_id in seen:
+            raise InputError(
+                f"The passages {seen[passage_id]:,} and {row:,} (from 0) have one id: "
+                f"{passage_id!r}. Give each its own."
+            )
+        seen[passage_id] = row
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:

@@ -7,7 +7,6 @@ on where it was.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,7 +20,9 @@ from rag_frozen.artifacts import (
     artifact_root,
     find_artifact,
     fingerprint,
+    link_or_copy,
     load_manifest,
+    mark_current,
     name_folder,
     storage_errors,
     write_artifact,
@@ -60,6 +61,8 @@ __all__ = [
     "Report",
     "build_index",
     "check_agreement",
+    "finished_part",
+    "found_part",
     "index_parts",
     "make_encoder",
     "open_bm25",
@@ -123,6 +126,7 @@ def build_index(
         parts.append(_bm25(recipe, corpus, root, report))
     if recipe.dense is not None:
         parts.append(_dense(recipe, corpus, root, report))
+    mark_current(corpus.folder)
     return BuiltIndex(recipe.name, tuple(parts))
 
 
@@ -133,7 +137,7 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
         ArtifactMissingError: when one is missing, with the command that builds it.
     """
     try:
-        corpus = _found(find_artifact(root, "corpus", name=recipe.name), "corpus")
+        corpus = found_part(find_artifact(root, "corpus", name=recipe.name), "corpus")
     except ArtifactMissingError as error:
         raise ArtifactMissingError(
             f"The index {recipe.name} is not built in {artifact_root(root)}. Build it with: "
@@ -154,7 +158,7 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
                 f"The {role} index of {recipe.name} is not built over this corpus. Build it "
                 f"with: rag-frozen index build {recipe.name}"
             )
-        parts.append(_found(folder, role))
+        parts.append(found_part(folder, role))
     return BuiltIndex(recipe.name, tuple(parts))
 
 
@@ -244,7 +248,7 @@ def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart
     artifact = build_corpus_from(
         corpus_source(recipe), root, name=recipe.name, progress=_step(report, "corpus")
     )
-    return _found(artifact.folder, "corpus", time.perf_counter() - began, artifact.reused)
+    return found_part(artifact.folder, "corpus", time.perf_counter() - began, artifact.reused)
 
 
 def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
@@ -253,7 +257,7 @@ def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Rep
     inputs = {"corpus": corpus.fingerprint}
     name = f"{recipe.name}-bm25"
     target = artifact_folder(root, "index", name=name, fingerprint=fingerprint(settings, inputs))
-    if (done := _finished(target, "bm25")) is not None:
+    if (done := finished_part(target, "bm25")) is not None:
         return done
     began = time.perf_counter()
     store = open_corpus(corpus.folder)
@@ -271,7 +275,7 @@ def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Rep
         (draft.folder / "bm25").rmdir()
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
-    return _found(target, "bm25", time.perf_counter() - began)
+    return found_part(target, "bm25", time.perf_counter() - began)
 
 
 def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
@@ -283,7 +287,7 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
     name = f"{recipe.name}-dense"
     mark = fingerprint(settings, inputs)
     target = artifact_folder(root, "index", name=name, fingerprint=mark)
-    if (done := _finished(target, "dense")) is not None:
+    if (done := finished_part(target, "dense")) is not None:
         return done
     began = time.perf_counter()
     store = open_corpus(corpus.folder)
@@ -311,21 +315,12 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
         target, kind="index", name=name, recipe=settings, inputs=inputs, models={"encoder": model}
     ) as draft:
         for path in sorted(path for path in shards.iterdir() if is_dense_file(path)):
-            _share(path, draft.folder / path.name)
+            link_or_copy(path, draft.folder / path.name)  # a killed build looks for it here
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
         draft.measures.update(measures)
     shutil.rmtree(shards, ignore_errors=True)
-    return _found(target, "dense", time.perf_counter() - began)
-
-
-def _share(finished: Path, place: Path) -> None:
-    """Let a finished shard stand in the artifact too: until that is in its place, the shard stays
-    where a killed build looks for it."""
-    try:
-        os.link(finished, place)
-    except OSError:  # a file system without links
-        shutil.copyfile(finished, place)
+    return found_part(target, "dense", time.perf_counter() - began)
 
 
 def _settings(recipe: IndexRecipe, role: str, n_passages: int) -> dict[str, object]:
@@ -339,14 +334,16 @@ def _step(report: Report, name: str) -> Callable[[int, int | None], None]:
     return lambda done, total: report(name, done, total)
 
 
-def _finished(folder: Path, role: str) -> BuiltPart | None:
+def finished_part(folder: Path, role: str) -> BuiltPart | None:
+    """The part in a folder, or None where none is finished there."""
     try:
-        return _found(folder, role, reused=True)
+        return found_part(folder, role, reused=True)
     except ArtifactMissingError:
         return None
 
 
-def _found(folder: Path, role: str, seconds: float = 0.0, reused: bool = False) -> BuiltPart:
+def found_part(folder: Path, role: str, seconds: float = 0.0, reused: bool = False) -> BuiltPart:
+    """The finished part in a folder; ``seconds`` of its build."""
     manifest = load_manifest(folder, kind="corpus" if role == "corpus" else "index")
     return BuiltPart(
         role=role,

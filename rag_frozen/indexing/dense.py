@@ -7,8 +7,6 @@ in the kind are shared, not encoded again.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from rag_frozen.artifacts import list_artifacts, load_manifest
+from rag_frozen.artifacts import link_or_copy, list_artifacts, load_manifest
 from rag_frozen.errors import ArtifactDamagedError, ArtifactError
 from rag_frozen.recipes.index import (
     AutoDense,
@@ -34,6 +32,7 @@ from rag_frozen.retrieval.dense_encoders import Vectors
 from rag_frozen.retrieval.dense_faiss import INDEX_NAME
 from rag_frozen.retrieval.dense_search import TunableSearch, VectorSearch
 from rag_frozen.retrieval.dense_vectors import IDS_NAME, StoredVectors, is_vector_file
+from rag_frozen.retrieval.passage_ids import DELETED_NAME
 
 __all__ = [
     "build_search",
@@ -211,7 +210,7 @@ def open_search(
 
 def is_dense_file(path: Path) -> bool:
     """True for the files of a finished dense index, false for what a build leaves on its way."""
-    return path.name in (IDS_NAME, INDEX_NAME) or is_vector_file(path)
+    return path.name in (IDS_NAME, DELETED_NAME, INDEX_NAME) or is_vector_file(path)
 
 
 def share_finished(
@@ -240,8 +239,7 @@ def share_finished(
             files += [Path(file) for file in manifest.files if file == INDEX_NAME]
         into.mkdir(parents=True, exist_ok=True)
         for file in files:
-            if not (into / file).exists():
-                _link(folder / file, into / file)
+            link_or_copy(folder / file, into / file)
         _log.info("The vectors of %s are taken over from %s", name, folder)
         return
 
@@ -278,15 +276,3 @@ def _vectors_identity(recipe: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _structure(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name not in _NOT_STRUCTURE}
-
-
-def _link(finished: Path, place: Path) -> None:
-    """Link a finished file, or copy it under a temporary name where there are no links."""
-    try:
-        os.link(finished, place)
-    except FileExistsError:
-        return
-    except OSError:
-        partial = place.with_name(f"{place.name}.partial")
-        shutil.copyfile(finished, partial)
-        os.replace(partial, place)

@@ -6,24 +6,29 @@ read as query syntax: it is cut into terms as the passages were, and any of them
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import tantivy
 
+from rag_frozen.artifacts import link_or_copy
 from rag_frozen.errors import ArtifactDamagedError
 from rag_frozen.retrieval.passage_ids import (
     PassageIds,
     check_k,
     check_questions,
+    write_changed_ids,
     write_passage_ids,
 )
 from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
 
-__all__ = ["TantivyRetriever", "build_tantivy"]
+__all__ = ["TantivyRetriever", "build_tantivy", "change_tantivy"]
 
 _ANALYZER = "rag_frozen"
+_IDS = "ids.arrow"
 _MAX_TERMS = 512
 """Distinct terms of a question that are searched: the first ones of a pasted page."""
 _SPARE = 32
@@ -55,22 +60,71 @@ def build_tantivy(
     index = tantivy.Index(_schema(), path=str(folder / "tantivy"))
     index.register_tokenizer(_ANALYZER, _analyzer(stemming, stop_words))
     writer = index.writer(heap_size=heap_bytes, num_threads=1)
-
-    def added() -> Iterator[str]:
-        for row, passage in enumerate(passages):
-            document = tantivy.Document()
-            document.add_unsigned("row", row)
-            document.add_text("contents", f"{passage.title}\n{passage.text}")
-            writer.add_document(document)
-            if row % 1_000 == 999:
-                progress(row + 1)
-            yield passage.id
-
-    counted = write_passage_ids(folder / "ids.arrow", added())
+    counted = write_passage_ids(folder / _IDS, _added(writer, passages, 0, progress))
     writer.commit()
     writer.wait_merging_threads()
     progress(counted[0])
     return counted
+
+
+def change_tantivy(
+    folder: Path,
+    base: Path,
+    *,
+    added: Iterable[Passage],
+    deleted: Sequence[str],
+    stemming: bool = True,
+    stop_words: bool = False,
+    heap_bytes: int = 256 * 2**20,
+) -> tuple[int, str]:
+    """Write the index after a change into an existing folder, sharing the base's segments.
+
+    The rows of deleted passages stay in the segments and are left out of rankings; like in every
+    Lucene-like engine they still count in the statistics of terms until the index is built anew.
+
+    Args:
+        folder: of the changed index.
+        base: what :func:`build_tantivy` or this function wrote; it stays as it is.
+        added, deleted: passages, and ids of the base.
+        stemming, stop_words, heap_bytes: as in :func:`build_tantivy`.
+
+    Returns:
+        Number of passages, and SHA-256 over their ids in order.
+    """
+    (folder / "tantivy").mkdir()
+    for file in (base / "tantivy").iterdir():
+        if file.name.endswith(".lock"):
+            continue
+        if file.suffix == ".json":  # rewritten in place by the writer; segments never are
+            shutil.copyfile(file, folder / "tantivy" / file.name)
+        else:
+            link_or_copy(file, folder / "tantivy" / file.name)
+    index = tantivy.Index.open(str(folder / "tantivy"))
+    index.register_tokenizer(_ANALYZER, _analyzer(stemming, stop_words))
+    writer = index.writer(heap_size=heap_bytes, num_threads=1)
+    ids = PassageIds(base / _IDS)
+    counted = write_changed_ids(
+        folder, ids, added=_added(writer, added, len(ids)), deleted=deleted, name=_IDS
+    )
+    writer.commit()
+    writer.wait_merging_threads()
+    return counted
+
+
+def _added(
+    writer: Any,  # Any: tantivy has no types
+    passages: Iterable[Passage],
+    first_row: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[str]:
+    for row, passage in enumerate(passages, first_row):
+        document = tantivy.Document()
+        document.add_unsigned("row", row)
+        document.add_text("contents", f"{passage.title}\n{passage.text}")
+        writer.add_document(document)
+        if row % 1_000 == 999:
+            progress(row + 1)
+        yield passage.id
 
 
 class TantivyRetriever:
@@ -94,7 +148,7 @@ class TantivyRetriever:
                 "rag-frozen index build RECIPE"
             ) from error
         self._schema = index.schema
-        self._ids = PassageIds(folder / "ids.arrow")
+        self._ids = PassageIds(folder / _IDS)
         if len(self._ids) != self._searcher.num_docs:
             raise ArtifactDamagedError(
                 f"The BM25 index in {folder} has {self._searcher.num_docs:,} passages and "
@@ -102,7 +156,7 @@ class TantivyRetriever:
             )
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._ids.n_passages
 
     def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
         """Return BM25 rankings; a question without a known term has no hits."""
@@ -112,19 +166,22 @@ class TantivyRetriever:
 
     def _search(self, text: str, k: int) -> Ranking:
         query = self._query(text)
+        n_rows = len(self._ids)
         if query is None or not len(self):
             return ()
-        limit = min(k + _SPARE, len(self))
+        limit = min(k + _SPARE, n_rows)
         while True:
             hits = self._searcher.search(query, limit=limit, count=False).hits
-            settled = len(hits) < limit or limit == len(self) or hits[k - 1][0] > hits[-1][0]
-            if settled or limit <= k:
+            rows = self._searcher.fast_field_values("row", [address for _, address in hits])
+            scores = [score for score, _ in hits]
+            found = list(compress(zip(rows, scores, strict=True), self._ids.alive(rows)))
+            settled = len(found) >= k and found[k - 1][1] > scores[-1]
+            if settled or len(hits) < limit or limit == n_rows:
                 break
-            limit = min(4 * limit, len(self))
-        rows = self._searcher.fast_field_values("row", [address for _, address in hits])
-        ids = self._ids.take(rows)
-        scored = zip(ids, hits, strict=True)
-        return sort_hits(Hit(passage_id, score) for passage_id, (score, _) in scored)[:k]
+            limit = min(4 * limit, n_rows)
+        ids = self._ids.take([row for row, _ in found])
+        scored = zip(ids, found, strict=True)
+        return sort_hits(Hit(passage_id, score) for passage_id, (_, score) in scored)[:k]
 
     def _query(self, text: str) -> Any:  # Any: tantivy has no types
         terms = self._analyze.analyze(text)

@@ -17,6 +17,7 @@ from rag_frozen.retrieval.faiss_packages import check_faiss_packages, faiss_pack
 
 __all__ = [
     "INDEX_NAME",
+    "UNFINISHED_NAME",
     "build_file",
     "load_faiss",
     "open_file",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 INDEX_NAME = "index.faiss"
-_UNFINISHED = "index.faiss.unfinished"
+UNFINISHED_NAME = "index.faiss.unfinished"
 _BLAS_THRESHOLD = 5
 """faiss searches batches of at least so many questions as one matrix product: 249 against 7
 questions/s at 1M x 384 and 256 questions. Fewer are faster one by one: at 467k x 384 a question
@@ -91,7 +92,7 @@ def build_file(
     if target.exists():
         return target
     faiss = load_faiss()
-    unfinished = folder / _UNFINISHED
+    unfinished = folder / UNFINISHED_NAME
     index = _continued(faiss, unfinished)
     if index is None:
         index = make()

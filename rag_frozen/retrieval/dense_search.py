@@ -127,7 +127,7 @@ class DenseRetriever:
             )
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._ids.n_passages
 
     def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
         """Return rankings by inner product."""
@@ -137,7 +137,7 @@ class DenseRetriever:
             return []
         vectors = self.encoder.encode_questions([question.text for question in questions])
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        limit = min(k + _SPARE, len(self))
+        limit = min(k + _SPARE, len(self._ids))
         scores, rows = self.search.search(vectors, k=limit)
         return [
             self._ranking(scores[place], rows[place], vectors[place : place + 1], k)
@@ -147,14 +147,20 @@ class DenseRetriever:
     def _ranking(
         self, scores: NDArray[Any], rows: NDArray[Any], vector: NDArray[Any], k: int
     ) -> Ranking:
-        """Sort by score and id; look further where the cut falls among equal scores."""
+        """Sort by score and id; look further where the cut falls among equal scores, or where too
+        few of the rows found are of passages that are there."""
         limit = len(rows)
-        # an engine that found fewer than it was asked for (row -1) has no more to give
-        while rows[-1] >= 0 and limit < len(self) and scores[k - 1] == scores[-1]:
-            limit = min(4 * limit, len(self))
+        while True:
+            found = rows >= 0
+            found[found] = self._ids.alive(rows[found])
+            at = np.flatnonzero(found)
+            settled = len(at) >= k and scores[at[k - 1]] > scores[-1]
+            # an engine that found fewer than it was asked for (row -1) has no more to give
+            if settled or rows[-1] < 0 or limit == len(self._ids):
+                break
+            limit = min(4 * limit, len(self._ids))
             more_scores, more_rows = self.search.search(vector, k=limit)
             scores, rows = more_scores[0], more_rows[0]
-        found = rows >= 0
         ids = self._ids.take([int(row) for row in rows[found]])
         pairs = zip(ids, scores[found].tolist(), strict=True)
         return sort_hits(Hit(passage_id, score) for passage_id, score in pairs)[:k]

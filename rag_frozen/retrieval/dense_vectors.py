@@ -23,7 +23,14 @@ from rag_frozen.retrieval.dense_encoders import Encoder, Vectors
 from rag_frozen.retrieval.passage_ids import write_passage_ids
 from rag_frozen.types import Passage
 
-__all__ = ["IDS_NAME", "StoredVectors", "VectorType", "encode_corpus", "is_vector_file"]
+__all__ = [
+    "IDS_NAME",
+    "StoredVectors",
+    "VectorType",
+    "encode_corpus",
+    "encode_shards",
+    "is_vector_file",
+]
 
 VectorType = Literal["float32", "float16", "bfloat16"]
 
@@ -64,12 +71,36 @@ def encode_corpus(
         ArtifactMismatchError: when passages and ``n_passages`` differ, or the encoder makes
             vectors of another width than it says.
     """
+    ids = encode_shards(
+        folder, passages, encoder, n_passages=n_passages, shard_size=shard_size, dtype=dtype,
+        progress=progress,
+    )  # fmt: skip
+    return write_passage_ids(folder / IDS_NAME, ids)
+
+
+def encode_shards(
+    folder: Path,
+    passages: Iterable[Passage],
+    encoder: Encoder,
+    *,
+    n_passages: int,
+    shard_size: int,
+    first: int = 0,
+    dtype: VectorType = "float16",
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """Encode passages into shards numbered from ``first`` on; arguments and errors as of
+    :func:`encode_corpus`.
+
+    Returns:
+        The passages' ids in order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(passages)
     ids: list[str] = []
     for shard in range(-(-n_passages // shard_size)):
         wanted = min(shard_size, n_passages - shard * shard_size)
-        path = folder / f"{_NAME}-{shard:05d}{_SUFFIX[dtype]}"
+        path = folder / f"{_NAME}-{first + shard:05d}{_SUFFIX[dtype]}"
         batch = list(islice(stream, wanted))
         ids += [passage.id for passage in batch]
         if not path.exists() and batch:
@@ -81,7 +112,7 @@ def encode_corpus(
             f"The corpus gave {len(ids):,} passages, {n_passages:,} were expected. "
             "Build the corpus again, then the index."
         )
-    return write_passage_ids(folder / IDS_NAME, ids)
+    return ids
 
 
 def is_vector_file(path: Path) -> bool:

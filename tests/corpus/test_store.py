@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rag_frozen.artifacts import verify
 from rag_frozen.corpus import ArrowPassageStore, build_corpus, chunk_text, open_corpus
-from rag_frozen.corpus.store import write_store
+from rag_frozen.corpus.ids import ids_digest
+from rag_frozen.corpus.store import write_changed_store, write_store
 from rag_frozen.errors import (
     ArtifactDamagedError,
     DataFormatError,
@@ -132,3 +133,40 @@ def test_a_file_without_a_passage_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no file or folder"):
         build_corpus(tmp_path / "missing.jsonl", tmp_path / "root", name="c")
     assert not list((tmp_path / "root").rglob("manifest.json"))
+
+
+changes_of_ids = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 30), max_size=6, unique=True),
+        st.lists(st.integers(0, 30), max_size=6, unique=True),
+    ),
+    max_size=4,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(first=st.integers(1, 12), steps=changes_of_ids)
+def test_a_store_after_any_changes_holds_what_a_list_would(tmp_path_factory, first, steps):
+    folder = tmp_path_factory.mktemp("store")
+    held = {str(n): Passage(str(n), "t", f"text {n}") for n in range(first)}
+    write_store(folder, held.values())
+    for step, (wanted, new) in enumerate(steps):
+        deleted = [str(n) for n in wanted if str(n) in held]
+        for one in deleted:
+            del held[one]
+        added = [Passage(str(n), "t", f"text {n} of {step}") for n in new if str(n) not in held]
+        held |= {passage.id: passage for passage in added}
+        changed = tmp_path_factory.mktemp("changed")
+        summary = write_changed_store(
+            changed, folder, added=added, deleted=deleted, base_content="c"
+        )
+        folder = changed
+        assert summary.n_passages == len(held)
+        assert summary.ids_digest == ids_digest(held)
+    store = ArrowPassageStore(folder)
+    assert [p for batch in store.iter_passages(3) for p in batch] == list(held.values())
+    assert store.get(list(held)) == list(held.values())
+    assert store.holds(["0", "nobody"]) == ["0" in held, False]
+    if gone := [str(n) for n in range(31) if str(n) not in held]:
+        with pytest.raises(UnknownPassageError):
+            store.get(gone[:1])

@@ -4,6 +4,7 @@ beside another corpus or encoder."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_build_that_dies_while_its_shards_are_placed_loses_none(
 ):
     whole = building.build_index(recipe(tmp_path), root=tmp_path / "whole")
     Counting.encoded = 0
-    share, placed = building._share, []
+    share, placed = building.link_or_copy, []
 
     def dies(finished: Path, place: Path) -> None:
         share(finished, place)
@@ -83,11 +84,11 @@ def test_a_build_that_dies_while_its_shards_are_placed_loses_none(
         if len(placed) == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(building, "_share", dies)
+    monkeypatch.setattr(building, "link_or_copy", dies)
     with pytest.raises(KeyboardInterrupt):
         building.build_index(recipe(tmp_path), root=tmp_path / "broken")
     assert Counting.encoded == 40
-    monkeypatch.setattr(building, "_share", share)
+    monkeypatch.setattr(building, "link_or_copy", share)
     resumed = building.build_index(recipe(tmp_path), root=tmp_path / "broken")
     assert Counting.encoded == 40
     assert hashes(resumed) == hashes(whole)
@@ -102,7 +103,7 @@ def test_shards_are_copied_where_links_are_not_possible(
         raise OSError(95, "Operation not supported")
 
     whole = building.build_index(recipe(tmp_path), root=tmp_path / "whole")
-    monkeypatch.setattr(building.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     copied = building.build_index(recipe(tmp_path), root=tmp_path / "copied")
     assert hashes(copied) == hashes(whole)
 

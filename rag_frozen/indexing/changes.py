@@ -1,0 +1,261 @@
+"""Add passages to an index and delete passages from it, without building it again.
+
+A change makes new artifacts beside the old ones: they share the old ones' files (as links), hold
+the added passages in files of their own, and list the rows of the deleted ones. Only what was added
+is read, indexed and encoded. The changed corpus becomes the current one of its name; the old one
+stays until it is removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_frozen.artifacts import (
+    Manifest,
+    ModelRecord,
+    artifact_folder,
+    atomic_write_text,
+    fingerprint,
+    link_or_copy,
+    load_manifest,
+    mark_current,
+    name_folder,
+    storage_errors,
+    write_artifact,
+)
+from rag_frozen.corpus import ArrowPassageStore, open_corpus
+from rag_frozen.corpus.store import write_changed_store
+from rag_frozen.errors import InputError
+from rag_frozen.indexing.build import (
+    BuiltIndex,
+    BuiltPart,
+    Report,
+    finished_part,
+    found_part,
+    index_parts,
+    make_encoder,
+)
+from rag_frozen.indexing.dense import (
+    build_search,
+    is_dense_file,
+    recorded_settings,
+    resolve_dense,
+)
+from rag_frozen.indexing.tuning_queries import tuning_texts
+from rag_frozen.recipes.index import IndexRecipe
+from rag_frozen.retrieval.bm25_tantivy import change_tantivy
+from rag_frozen.retrieval.dense_faiss import INDEX_NAME, UNFINISHED_NAME
+from rag_frozen.retrieval.dense_vectors import IDS_NAME, encode_shards, is_vector_file
+from rag_frozen.retrieval.passage_ids import PassageIds, write_changed_ids
+from rag_frozen.types import Passage
+
+__all__ = ["change_index"]
+
+_NAMED_AT_MOST = 5
+
+
+def change_index(
+    recipe: IndexRecipe,
+    *,
+    add: Sequence[Passage] = (),
+    delete: Sequence[str] = (),
+    root: Path | None = None,
+    report: Report = lambda *_: None,
+) -> BuiltIndex:
+    """Change the built corpus of a recipe and every index over it.
+
+    An id that is deleted and added in one change is replaced. A change that was stopped is
+    continued by the same call; an equal one that is finished is found again.
+
+    Args:
+        recipe: of the index, which must be built.
+        add: passages whose ids are new, or deleted here; they come last.
+        delete: ids of passages.
+        root: artifacts' folder.
+        report: is told the progress.
+
+    Raises:
+        ArtifactMissingError: when the index is not built.
+        InputError: when there is nothing to change, an added id is there already or comes twice,
+            an added passage has no text, or nothing would be left.
+        UnknownPassageError: when an id to delete is not there.
+        StorageError: when the disk is full; the old artifacts stay as they are.
+    """
+    built = index_parts(recipe, root=root)
+    store = open_corpus(built.part("corpus").folder)
+    _check(store, add, delete)
+    mark_current(built.part("corpus").folder, before_others=True)
+    corpus = _corpus(recipe, built.part("corpus"), add, delete, root)
+    parts = [corpus]
+    for part in built.parts[1:]:
+        change = _bm25 if part.role == "bm25" else _dense
+        parts.append(change(recipe, part, corpus, add, delete, root, report))
+    mark_current(corpus.folder)
+    return BuiltIndex(recipe.name, tuple(parts))
+
+
+def _check(store: ArrowPassageStore, add: Sequence[Passage], delete: Sequence[str]) -> None:
+    if not add and not delete:
+        raise InputError("Nothing is to be added or deleted. Name passages or ids.")
+    store.rows_of(delete)
+    gone = set(delete)
+    ids = [passage.id for passage in add]
+    if len(set(ids)) < len(ids):
+        twice = sorted({one for one in ids if ids.count(one) > 1})
+        raise InputError(f"Ids come twice among the added passages: {_named(twice)}.")
+    there = [one for one, held in zip(ids, store.holds(ids), strict=True) if held]
+    if taken := [one for one in there if one not in gone]:
+        raise InputError(
+            f"The corpus holds passages of these ids already: {_named(taken)}. To replace them, "
+            "say so: rag-frozen index add RECIPE FILE --replace"
+        )
+    if empty := [passage.id for passage in add if not passage.text.strip()]:
+        raise InputError(f"Passages without text cannot be found: {_named(empty)}.")
+    if len(store) - len(gone) + len(add) == 0:
+        raise InputError("Nothing would be left of the corpus. Remove its folder instead.")
+
+
+def _corpus(
+    recipe: IndexRecipe,
+    base: BuiltPart,
+    add: Sequence[Passage],
+    delete: Sequence[str],
+    root: Path | None,
+) -> BuiltPart:
+    began = time.perf_counter()
+    before = load_manifest(base.folder, kind="corpus")
+    home = name_folder(root, "corpus", name=recipe.name)
+    with write_artifact(
+        home, kind="corpus", name=recipe.name, recipe=before.recipe, by_fingerprint=True
+    ) as draft:
+        summary = write_changed_store(
+            draft.folder,
+            base.folder,
+            added=add,
+            deleted=delete,
+            base_content=before.digests["content"],
+        )
+        for name in _others(before):
+            link_or_copy(base.folder / name, draft / name)
+        note = f"{len(add):,} passages added to and {len(delete):,} deleted from {base.folder.name}"
+        atomic_write_text(draft / "changes.txt", _history(base.folder) + note + "\n")
+        draft.inputs["content"] = summary.content_digest
+        draft.counts.update(before.counts)
+        draft.counts["passages"] = summary.n_passages
+        draft.digests.update(ids=summary.ids_digest, content=summary.content_digest)
+    return found_part(draft.target, "corpus", time.perf_counter() - began)
+
+
+def _others(manifest: Manifest) -> list[str]:
+    """Files of a corpus beside its passages and their table: a dump's aliases and report."""
+    own = ("passages", "id-", "deleted-rows", "changes.txt")
+    return [name for name in manifest.files if not name.startswith(own)]
+
+
+def _history(folder: Path) -> str:
+    path = folder / "changes.txt"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _bm25(
+    recipe: IndexRecipe,
+    base: BuiltPart,
+    corpus: BuiltPart,
+    add: Sequence[Passage],
+    delete: Sequence[str],
+    root: Path | None,
+    report: Report,
+) -> BuiltPart:
+    before = load_manifest(base.folder, kind="index")
+    inputs = {"corpus": corpus.fingerprint}
+    mark = fingerprint(before.recipe, inputs)
+    target = artifact_folder(root, "index", name=before.name, fingerprint=mark)
+    if (done := finished_part(target, "bm25")) is not None:
+        return done
+    began = time.perf_counter()
+    with write_artifact(
+        target, kind="index", name=before.name, recipe=before.recipe, inputs=inputs
+    ) as draft:
+        count, ids = change_tantivy(
+            draft.folder,
+            base.folder,
+            added=add,
+            deleted=delete,
+            stemming=bool(before.recipe["stemming"]),
+            stop_words=bool(before.recipe["stop_words"]),
+        )
+        draft.counts["passages"] = count
+        draft.digests["ids"] = ids
+    report("bm25 index", len(add), len(add))
+    return found_part(target, "bm25", time.perf_counter() - began)
+
+
+def _dense(
+    recipe: IndexRecipe,
+    base: BuiltPart,
+    corpus: BuiltPart,
+    add: Sequence[Passage],
+    delete: Sequence[str],
+    root: Path | None,
+    report: Report,
+) -> BuiltPart:
+    assert recipe.dense is not None
+    before = load_manifest(base.folder, kind="index")
+    settings = resolve_dense(recipe.dense, corpus.n_passages)
+    same_kind = settings == recorded_settings(base.folder)  # auto chooses by size
+    chosen = settings.model_dump(mode="json")
+    encoder = make_encoder(recipe.dense.encoder)
+    inputs = {"corpus": corpus.fingerprint, "encoder": encoder.digest}
+    mark = fingerprint(chosen, inputs)
+    target = artifact_folder(root, "index", name=before.name, fingerprint=mark)
+    if (done := finished_part(target, "dense")) is not None:
+        return done
+    began = time.perf_counter()
+    shards = name_folder(root, "index", name=before.name) / f"unfinished-{mark}"
+    with storage_errors(shards):
+        shards.mkdir(parents=True, exist_ok=True)
+        old = [name for name in before.files if is_vector_file(Path(name))]
+        for name in old:
+            link_or_copy(base.folder / name, shards / name)
+        if same_kind and INDEX_NAME in before.files and not (shards / INDEX_NAME).exists():
+            link_or_copy(base.folder / INDEX_NAME, shards / UNFINISHED_NAME)
+        if add:
+            encode_shards(
+                shards,
+                add,
+                encoder,
+                n_passages=len(add),
+                shard_size=settings.shard_size,
+                first=len(old),
+                dtype=settings.vectors,
+                progress=lambda done: report("dense index", done, len(add)),
+            )
+        ids = PassageIds(base.folder / IDS_NAME)
+        counted = write_changed_ids(
+            shards, ids, added=[p.id for p in add], deleted=delete, name=IDS_NAME
+        )
+        store = open_corpus(corpus.folder)
+        measures = build_search(
+            settings,
+            shards,
+            queries=lambda tuning: encoder.encode_questions(tuning_texts(tuning, store)),
+        )
+    model = ModelRecord(name=encoder.name, digest=encoder.digest)
+    with write_artifact(
+        target, kind="index", name=before.name, recipe=chosen, inputs=inputs,
+        models={"encoder": model},
+    ) as draft:  # fmt: skip
+        for path in sorted(path for path in shards.iterdir() if is_dense_file(path)):
+            link_or_copy(path, draft.folder / path.name)
+        draft.counts["passages"], draft.digests["ids"] = counted
+        draft.measures.update(measures)
+    shutil.rmtree(shards, ignore_errors=True)
+    return found_part(target, "dense", time.perf_counter() - began)
+
+
+def _named(ids: Sequence[str]) -> str:
+    named = ", ".join(repr(one) for one in ids[:_NAMED_AT_MOST])
+    return named if len(ids) <= _NAMED_AT_MOST else f"{named} and {len(ids) - _NAMED_AT_MOST} more"
