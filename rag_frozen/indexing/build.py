@@ -33,15 +33,25 @@ from rag_frozen.errors import (
     ArtifactMissingError,
     RecipeError,
 )
+from rag_frozen.indexing.bm25 import (
+    Bm25Retriever,
+    bm25_identity,
+    bm25_inputs,
+    build_bm25,
+    corpus_from_lucene,
+    open_bm25_engine,
+    recount,
+)
 from rag_frozen.models.source import pocket_folder, resolve_model
 from rag_frozen.recipes.index import (
+    Bm25Settings,
     DprEncoderSettings,
     EncoderSettings,
     FilesCorpus,
     IndexRecipe,
+    LuceneCorpus,
     PocketCorpus,
 )
-from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, Encoder, SentenceEncoder
 from rag_frozen.retrieval.dense_faiss import DenseRetriever, encode_corpus
 
@@ -78,10 +88,11 @@ class BuiltPart:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndex:
-    """What an index recipe names, built."""
+    """What an index recipe names, built. ``bm25`` holds what the recipe says of the BM25 engine."""
 
     name: str
     parts: tuple[BuiltPart, ...]
+    bm25: Bm25Settings | None = None
 
     def part(self, role: str) -> BuiltPart:
         """Return the part of a role.
@@ -114,7 +125,7 @@ def build_index(
         parts.append(_bm25(recipe, corpus, root, report))
     if recipe.dense is not None:
         parts.append(_dense(recipe, corpus, root, report))
-    return BuiltIndex(recipe.name, tuple(parts))
+    return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
 
 def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
@@ -136,6 +147,8 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
         if part is None:
             continue
         inputs = {"corpus": corpus.fingerprint}
+        if recipe.bm25 is not None and role == "bm25":
+            inputs = bm25_inputs(recipe.bm25, corpus.fingerprint)
         if recipe.dense is not None and role == "dense":
             inputs["encoder"] = make_encoder(recipe.dense.encoder).digest
         mark = fingerprint(_settings(recipe, role), inputs)
@@ -146,7 +159,7 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
                 f"with: rag-frozen index build {recipe.name}"
             )
         parts.append(_found(folder, role))
-    return BuiltIndex(recipe.name, tuple(parts))
+    return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
 
 def make_encoder(settings: EncoderSettings, *, device: str | None = None) -> Encoder:
@@ -169,15 +182,11 @@ def open_store(built: BuiltIndex) -> ArrowPassageStore:
     return open_corpus(built.part("corpus").folder)
 
 
-def open_bm25(built: BuiltIndex) -> TantivyRetriever:
+def open_bm25(built: BuiltIndex) -> Bm25Retriever:
     """Open the BM25 index, after checking that it is over the corpus."""
     part = built.part("bm25")
     manifest = _agreeing(built, part)
-    return TantivyRetriever(
-        part.folder,
-        stemming=bool(manifest.recipe["stemming"]),
-        stop_words=bool(manifest.recipe["stop_words"]),
-    )
+    return open_bm25_engine(part.folder, manifest, built.bm25)
 
 
 def open_dense(built: BuiltIndex, encoder: Encoder) -> DenseRetriever:
@@ -200,13 +209,19 @@ def open_dense(built: BuiltIndex, encoder: Encoder) -> DenseRetriever:
 
 
 def check_agreement(built: BuiltIndex, part: BuiltPart) -> Manifest | None:
-    """Check that an index is over the corpus it stands beside; return its manifest.
+    """Check that an index is over the corpus it stands beside; return its manifest. The passages
+    of a BM25 index are counted again.
 
     Raises:
         ArtifactMismatchError: when it is over another corpus.
         ArtifactDamagedError: when both list different passage ids.
     """
-    return None if part.role == "corpus" else _agreeing(built, part)
+    if part.role == "corpus":
+        return None
+    manifest = _agreeing(built, part)
+    if part.role == "bm25":
+        recount(open_bm25(built), part.folder, corpus=built.part("corpus").folder)
+    return manifest
 
 
 def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:
@@ -235,6 +250,10 @@ def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart
             artifact = build_corpus(
                 [source], root, name=recipe.name, strict=True, progress=_step(report, "corpus")
             )
+        case LuceneCorpus():
+            artifact = corpus_from_lucene(
+                settings, root, name=recipe.name, progress=_step(report, "corpus")
+            )
         case FilesCorpus(path=None):
             raise RecipeError(
                 f"The corpus of index recipe {recipe.name} is read from files, and none is named. "
@@ -257,7 +276,7 @@ def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart
 def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
     assert recipe.bm25 is not None
     settings = _settings(recipe, "bm25")
-    inputs = {"corpus": corpus.fingerprint}
+    inputs = bm25_inputs(recipe.bm25, corpus.fingerprint, fetch=True)
     name = f"{recipe.name}-bm25"
     target = artifact_folder(root, "index", name=name, fingerprint=fingerprint(settings, inputs))
     if (done := _finished(target, "bm25")) is not None:
@@ -266,16 +285,13 @@ def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Rep
     store = open_corpus(corpus.folder)
     report("bm25 index", 0, len(store))
     with write_artifact(target, kind="index", name=name, recipe=settings, inputs=inputs) as draft:
-        count, ids = build_tantivy(
-            draft.folder / "bm25",
-            (passage for batch in store.iter_passages() for passage in batch),
-            stemming=recipe.bm25.stemming,
-            stop_words=recipe.bm25.stop_words,
+        count, ids = build_bm25(
+            recipe.bm25,
+            draft.folder,
+            store,
+            corpus=corpus.folder,
             progress=lambda done: report("bm25 index", done, len(store)),
         )
-        for path in (draft.folder / "bm25").iterdir():
-            path.rename(draft.folder / path.name)
-        (draft.folder / "bm25").rmdir()
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
     return _found(target, "bm25", time.perf_counter() - began)
@@ -327,9 +343,10 @@ def _share(finished: Path, place: Path) -> None:
 
 
 def _settings(recipe: IndexRecipe, role: str) -> dict[str, object]:
-    part = recipe.bm25 if role == "bm25" else recipe.dense
-    assert part is not None
-    return part.model_dump(mode="json")
+    if role == "bm25" and recipe.bm25 is not None:
+        return bm25_identity(recipe.bm25)
+    assert recipe.dense is not None
+    return recipe.dense.model_dump(mode="json")
 
 
 def _step(report: Report, name: str) -> Callable[[int, int | None], None]:

@@ -41,10 +41,10 @@ StopWords = bool | tuple[str, ...]
 
 _LOG = logging.getLogger(__name__)
 _INDEX = "lucene"
-_STOP_WORDS = "stop-words.txt"
 _BATCH = 2_000
 """Passages that are handed to Java at once."""
-_IDS_AT_ONCE = 10_000
+_AT_ONCE = 10_000
+"""Passages of an index that are gone through at once."""
 _MAX_TERMS = 512
 """Distinct terms of a question that are searched; Lucene refuses more than 1,024."""
 _SPARE = 32
@@ -65,8 +65,7 @@ def build_lucene(
     """Index passages into an empty folder, as one segment.
 
     Args:
-        folder: is made; holds Lucene's files in ``lucene/`` and a list of stop words, if there is
-            one, in ``stop-words.txt``.
+        folder: is made; holds Lucene's files in ``lucene/``.
         passages: in corpus order.
         stemmer, stop_words: for passages and questions alike.
         store_contents: keep title and text in the index too, as Pyserini's full indexes do.
@@ -83,18 +82,19 @@ def build_lucene(
         MissingPackageError: when Pyserini or its Java is not installed.
     """
     start_jvm(heap_mb=heap_mb)
-    place = folder / _INDEX
+    place, words = folder / _INDEX, folder / "stop-words.txt"
     place.mkdir(parents=True)
     arguments = ["-input", "", "-collection", "JsonCollection", "-index", path_text(place)]
     arguments += ["-threads", str(threads or _cores()), "-stemmer", stemmer]
     arguments += ["-storeContents"] if store_contents else []
     if isinstance(stop_words, tuple):
-        (folder / _STOP_WORDS).write_text("".join(f"{w}\n" for w in stop_words), encoding="utf-8")
-        arguments += ["-stopwords", path_text(folder / _STOP_WORDS)]
+        words.write_text("".join(f"{word.lower()}\n" for word in stop_words), encoding="utf-8")
+        arguments += ["-stopwords", path_text(words)]
     elif not stop_words:
         arguments += ["-keepStopwords"]
     with building(folder):
         indexer = java("io.anserini.index.SimpleIndexer")(arguments)
+        words.unlink(missing_ok=True)
         writer = indexer.writer
         try:
             writer.getConfig().setRAMBufferSizeMB(max(16.0, heap_mb / 4))
@@ -144,7 +144,7 @@ class LuceneRetriever:
             )
             self._java.set_bm25(k1, b)
             self._searcher = self._java.searcher
-            self._analyzer = _analyzer(folder, stemmer, stop_words)
+            self._analyzer = _analyzer(stemmer, stop_words)
             self._words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
             self._hits = java("io.anserini.search.ScoredDocs")
             self._sort = self._java.BREAK_SCORE_TIES_BY_DOCID
@@ -156,21 +156,34 @@ class LuceneRetriever:
 
     def ids(self) -> Iterator[list[str]]:
         """Yield the ids of all passages in the index's own order, in lists."""
-        everything = java("org.apache.lucene.search.MatchAllDocsQuery")()
-        last = None
+        return (list(found.docids) for found in self._everything())
+
+    def documents(self) -> Iterator[list[Any]]:  # Any: Java objects
+        """Yield the stored documents of all passages in the index's own order, in lists."""
+        return (list(found.lucene_documents) for found in self._everything())
+
+    def document(self, passage_id: str) -> Any | None:  # Any: a Java object
+        """Return the stored document of a passage, or None where the index holds no such id."""
         with opening(self._folder):
-            while True:
+            return self._java.doc(java_text(passage_id))
+
+    def _everything(self) -> Iterator[Any]:  # Any: Java objects
+        all_of_them = java("org.apache.lucene.search.MatchAllDocsQuery")()
+        after = java("org.apache.lucene.search.ScoreDoc")
+        last = None
+        while True:
+            with opening(self._folder):
                 found = (
-                    self._searcher.search(everything, _IDS_AT_ONCE)
+                    self._searcher.search(all_of_them, _AT_ONCE)
                     if last is None
-                    else self._searcher.searchAfter(last, everything, _IDS_AT_ONCE)
+                    else self._searcher.searchAfter(last, all_of_them, _AT_ONCE)
                 )
                 documents = self._hits.fromTopDocs(found, self._searcher)
                 rows = documents.lucene_docids
-                if not rows:
-                    return
-                yield list(documents.docids)
-                last = java("org.apache.lucene.search.ScoreDoc")(rows[-1], 1.0)
+            if not rows:
+                return
+            yield documents
+            last = after(rows[-1], 1.0)
 
     def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
         """Return BM25 rankings; a question without a known term has no hits."""
@@ -241,7 +254,7 @@ def _add(
     source = iter(passages)
     while batch := list(islice(source, _BATCH)):
         rows = [
-            json.dumps({"id": passage.id, "contents": f"{passage.title}\n{passage.text}"})
+            json.dumps({"id": passage.id, "contents": f"{_quoted(passage.title)}\n{passage.text}"})
             for passage in batch
         ]
         if indexer.addRawDocuments(rows) != len(batch):
@@ -250,6 +263,12 @@ def _add(
         count += len(batch)
         progress(count)
     return count, digest.hexdigest()
+
+
+def _quoted(title: str) -> str:
+    """A title that begins with a quotation mark is quoted as in Pyserini's collections, so that it
+    can be read back."""
+    return '"' + title.replace('"', '""') + '"' if title.startswith('"') else title
 
 
 def _explain(writer: Any, batch: Sequence[Passage]) -> None:  # Any: a Java object
@@ -265,17 +284,15 @@ def _explain(writer: Any, batch: Sequence[Passage]) -> None:  # Any: a Java obje
     )
 
 
-def _analyzer(folder: Path, stemmer: Stemmer, stop_words: StopWords) -> Any:  # Any: a Java object
-    make = java("io.anserini.analysis.DefaultEnglishAnalyzer").fromArguments
-    words = folder / _STOP_WORDS
-    if isinstance(stop_words, tuple):
-        if not words.is_file():
-            raise ArtifactDamagedError(
-                f"The list of stop words {words} is missing. Build the index again with: "
-                "rag-frozen index build RECIPE"
-            )
-        return make(stemmer, False, path_text(words))
-    return make(stemmer, not stop_words, None)
+def _analyzer(stemmer: Stemmer, stop_words: StopWords) -> Any:  # Any: a Java object
+    analyzer = java("io.anserini.analysis.DefaultEnglishAnalyzer")
+    if stop_words is True:
+        return analyzer.newStemmingInstance(stemmer)
+    words = java("java.util.ArrayList")()
+    for word in stop_words or ():
+        words.add(java_text(word.lower()))
+    listed = java("org.apache.lucene.analysis.CharArraySet")(words, False)
+    return analyzer.newStemmingInstance(stemmer, listed)
 
 
 def _check_fields(folder: Path, searcher: Any) -> bool:  # Any: a Java object

@@ -21,7 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rag_frozen.errors import ArtifactDamagedError, InputError, MissingPackageError, RecipeError
+from rag_frozen.errors import (
+    ArtifactDamagedError,
+    InputError,
+    MissingPackageError,
+    RecipeError,
+    StorageError,
+)
 
 __all__ = ["building", "java", "java_text", "opening", "path_text", "start_jvm"]
 
@@ -119,7 +125,8 @@ def building(folder: Path) -> Iterator[None]:
     """Turn Lucene's errors on writing into Python's: a full or read-only disk into ``OSError``.
 
     Raises:
-        OSError: with the system's number for what the disk refused.
+        OSError: with the system's number where the disk is full or refuses.
+        StorageError: when something else keeps Lucene from writing.
         RecipeError: when the heap is too small.
     """
     from jnius import JavaException
@@ -133,7 +140,10 @@ def building(folder: Path) -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         if any(sign in told for sign in _REFUSED):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from error
-        raise OSError(f"Lucene cannot write its index in {folder}: {_message(error)}") from error
+        raise StorageError(
+            f"Lucene cannot write its index in {folder}: {_message(error)}. Look at the disk, and "
+            "build it again."
+        ) from error
 
 
 def _packages() -> tuple[Any, Path, Path]:  # Any: a module without types
