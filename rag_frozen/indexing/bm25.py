@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_frozen.artifacts import (
     Manifest,
+    artifact_folder,
     atomic_write_text,
+    fingerprint,
     load_manifest,
-    name_folder,
     write_artifact,
 )
 from rag_frozen.corpus import ArrowPassageStore, CorpusArtifact, ReadReport, open_corpus
 from rag_frozen.corpus.store import write_store
-from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError
+from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, ArtifactMissingError
 from rag_frozen.recipes.index import (
     Bm25Settings,
     LuceneBm25,
@@ -174,7 +176,8 @@ def open_bm25_engine(
 
 
 def recount(engine: Bm25Retriever, folder: Path, *, corpus: Path) -> None:
-    """Count an opened index's passages again and compare its ids with the corpus' ids.
+    """Count an opened index's passages again; of Lucene, compare its ids with the corpus' too, and
+    its files with the checksums in them.
 
     Raises:
         ArtifactMismatchError, ArtifactDamagedError: when they are not the same.
@@ -187,6 +190,7 @@ def recount(engine: Bm25Retriever, folder: Path, *, corpus: Path) -> None:
             "RECIPE"
         )
     if isinstance(engine, LuceneRetriever):
+        engine.check_files()
         _check_ids(engine, folder, store, corpus)
 
 
@@ -204,14 +208,17 @@ def corpus_from_lucene(
         ArtifactMissingError: when the index is not there and cannot be fetched.
     """
     from rag_frozen.retrieval.lucene_contents import LucenePassages
+    from rag_frozen.retrieval.lucene_ids import index_digest
 
-    stored = LucenePassages(_lucene_folder(settings, fetch=True), heap_mb=settings.heap_mb)
-    home = name_folder(root, "corpus", name=name)
-    with write_artifact(
-        home, kind="corpus", name=name, recipe={"kind": settings.kind}, by_fingerprint=True
-    ) as draft:
+    place = _lucene_folder(settings, fetch=True)
+    recipe, inputs = {"kind": settings.kind}, {"lucene": index_digest(place)}
+    mark = fingerprint(recipe, inputs)
+    target = artifact_folder(root, "corpus", name=name, fingerprint=mark)
+    with suppress(ArtifactMissingError):
+        return CorpusArtifact(target, load_manifest(target, kind="corpus"), ReadReport(), True)
+    stored = LucenePassages(place, heap_mb=settings.heap_mb)
+    with write_artifact(target, kind="corpus", name=name, recipe=recipe, inputs=inputs) as draft:
         summary = write_store(draft.folder, _told(stored, progress))
-        draft.inputs["content"] = summary.content_digest
         draft.counts["passages"] = summary.n_passages
         draft.digests["ids"] = summary.ids_digest
         draft.digests["content"] = summary.content_digest

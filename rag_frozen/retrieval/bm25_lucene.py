@@ -11,10 +11,10 @@ of threads and ignores it, and gives each hit as an object whose every field is 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,6 @@ Stemmer = Literal["porter", "krovetz", "none"]
 StopWords = bool | tuple[str, ...]
 """Lucene's 33 English ones, none, or a list."""
 
-_LOG = logging.getLogger(__name__)
 _INDEX = "lucene"
 _BATCH = 2_000
 """Passages that are handed to Java at once."""
@@ -81,29 +80,23 @@ def build_lucene(
         OSError: when the disk refuses; what is in the folder is then no index.
         MissingPackageError: when Pyserini or its Java is not installed.
     """
-    start_jvm(heap_mb=heap_mb)
-    place, words = folder / _INDEX, folder / "stop-words.txt"
+    heap_mb = start_jvm(heap_mb=heap_mb)
+    from jnius import JavaException
+
+    place = folder / _INDEX
     place.mkdir(parents=True)
-    arguments = ["-input", "", "-collection", "JsonCollection", "-index", path_text(place)]
-    arguments += ["-threads", str(threads or _cores()), "-stemmer", stemmer]
-    arguments += ["-storeContents"] if store_contents else []
-    if isinstance(stop_words, tuple):
-        words.write_text("".join(f"{word.lower()}\n" for word in stop_words), encoding="utf-8")
-        arguments += ["-stopwords", path_text(words)]
-    elif not stop_words:
-        arguments += ["-keepStopwords"]
     with building(folder):
-        indexer = java("io.anserini.index.SimpleIndexer")(arguments)
-        words.unlink(missing_ok=True)
+        indexer = _indexer(folder, stemmer, stop_words, store_contents, threads or _cores())
         writer = indexer.writer
+        writer.getConfig().setRAMBufferSizeMB(max(16.0, heap_mb / 4))
         try:
-            writer.getConfig().setRAMBufferSizeMB(max(16.0, heap_mb / 4))
             counted = _add(indexer, passages, progress)
             writer.commit()
             writer.forceMerge(1)
             writer.commit()
         except BaseException:
-            writer.rollback()
+            with suppress(JavaException):  # what came first is told
+                writer.rollback()
             raise
         writer.close()
     (place / "write.lock").unlink(missing_ok=True)
@@ -185,6 +178,16 @@ class LuceneRetriever:
             yield documents
             last = after(rows[-1], 1.0)
 
+    def check_files(self) -> None:
+        """Compare the checksums that Lucene keeps in its files with what they hold.
+
+        Raises:
+            ArtifactDamagedError: when a file was changed or cut.
+        """
+        with opening(self._folder):
+            for leaf in self._java.reader.leaves():
+                leaf.reader().checkIntegrity()
+
     def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
         """Return BM25 rankings; a question without a known term has no hits."""
         check_k(k)
@@ -243,6 +246,25 @@ class LuceneRetriever:
         analyze = java("io.anserini.analysis.AnalyzerUtils").analyze
         terms = java("java.util.HashSet")(analyze(self._analyzer, java_text(text)))
         return int(terms.size())
+
+
+def _indexer(
+    folder: Path, stemmer: Stemmer, stop_words: StopWords, store_contents: bool, threads: int
+) -> Any:  # Any: a Java object
+    arguments = ["-input", "", "-collection", "JsonCollection"]
+    arguments += ["-index", path_text(folder / _INDEX)]
+    arguments += ["-threads", str(threads), "-stemmer", stemmer]
+    arguments += ["-storeContents"] if store_contents else []
+    make = java("io.anserini.index.SimpleIndexer")
+    if stop_words is True:
+        return make(arguments)
+    if not stop_words:
+        return make([*arguments, "-keepStopwords"])
+    words = folder / "stop-words.txt"  # read at once
+    words.write_text("".join(f"{word.lower()}\n" for word in stop_words), encoding="utf-8")
+    made = make([*arguments, "-stopwords", path_text(words)])
+    words.unlink()
+    return made
 
 
 def _add(

