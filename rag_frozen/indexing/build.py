@@ -34,6 +34,15 @@ from rag_frozen.errors import (
     ArtifactMissingError,
     RecipeError,
 )
+from rag_frozen.indexing.bm25 import (
+    Bm25Retriever,
+    bm25_identity,
+    bm25_inputs,
+    build_bm25,
+    corpus_from_lucene,
+    open_bm25_engine,
+    recount,
+)
 from rag_frozen.indexing.dense import (
     build_search,
     is_dense_file,
@@ -46,11 +55,12 @@ from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.models.source import resolve_model
 from rag_frozen.recipes.index import (
+    Bm25Settings,
     DprEncoderSettings,
     EncoderSettings,
     IndexRecipe,
+    LuceneCorpus,
 )
-from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, Encoder, SentenceEncoder
 from rag_frozen.retrieval.dense_search import DenseRetriever
 from rag_frozen.retrieval.dense_vectors import encode_corpus
@@ -59,6 +69,7 @@ __all__ = [
     "BuiltIndex",
     "BuiltPart",
     "Report",
+    "build_bm25_part",
     "build_index",
     "check_agreement",
     "finished_part",
@@ -90,10 +101,11 @@ class BuiltPart:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndex:
-    """What an index recipe names, built."""
+    """What an index recipe names, built. ``bm25`` holds what the recipe says of the BM25 engine."""
 
     name: str
     parts: tuple[BuiltPart, ...]
+    bm25: Bm25Settings | None = None
 
     def part(self, role: str) -> BuiltPart:
         """Return the part of a role.
@@ -123,11 +135,11 @@ def build_index(
     corpus = _corpus(recipe, root, report)
     parts = [corpus]
     if recipe.bm25 is not None:
-        parts.append(_bm25(recipe, corpus, root, report))
+        parts.append(build_bm25_part(recipe, corpus, root, report))
     if recipe.dense is not None:
         parts.append(_dense(recipe, corpus, root, report))
     mark_current(corpus.folder)
-    return BuiltIndex(recipe.name, tuple(parts))
+    return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
 
 def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
@@ -149,6 +161,8 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
         if part is None:
             continue
         inputs = {"corpus": corpus.fingerprint}
+        if recipe.bm25 is not None and role == "bm25":
+            inputs = bm25_inputs(recipe.bm25, corpus.fingerprint)
         if recipe.dense is not None and role == "dense":
             inputs["encoder"] = make_encoder(recipe.dense.encoder).digest
         mark = fingerprint(_settings(recipe, role, corpus.n_passages), inputs)
@@ -159,7 +173,7 @@ def index_parts(recipe: IndexRecipe, *, root: Path | None = None) -> BuiltIndex:
                 f"with: rag-frozen index build {recipe.name}"
             )
         parts.append(found_part(folder, role))
-    return BuiltIndex(recipe.name, tuple(parts))
+    return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
 
 def make_encoder(settings: EncoderSettings, *, device: str | None = None) -> Encoder:
@@ -182,15 +196,11 @@ def open_store(built: BuiltIndex) -> ArrowPassageStore:
     return open_corpus(built.part("corpus").folder)
 
 
-def open_bm25(built: BuiltIndex) -> TantivyRetriever:
+def open_bm25(built: BuiltIndex) -> Bm25Retriever:
     """Open the BM25 index, after checking that it is over the corpus."""
     part = built.part("bm25")
     manifest = _agreeing(built, part)
-    return TantivyRetriever(
-        part.folder,
-        stemming=bool(manifest.recipe["stemming"]),
-        stop_words=bool(manifest.recipe["stop_words"]),
-    )
+    return open_bm25_engine(part.folder, manifest, built.bm25)
 
 
 def open_dense(built: BuiltIndex, encoder: Encoder, *, device: str | None = None) -> DenseRetriever:
@@ -217,13 +227,19 @@ def open_dense(built: BuiltIndex, encoder: Encoder, *, device: str | None = None
 
 
 def check_agreement(built: BuiltIndex, part: BuiltPart) -> Manifest | None:
-    """Check that an index is over the corpus it stands beside; return its manifest.
+    """Check that an index is over the corpus it stands beside; return its manifest. The passages
+    of a BM25 index are counted again.
 
     Raises:
         ArtifactMismatchError: when it is over another corpus.
         ArtifactDamagedError: when both list different passage ids.
     """
-    return None if part.role == "corpus" else _agreeing(built, part)
+    if part.role == "corpus":
+        return None
+    manifest = _agreeing(built, part)
+    if part.role == "bm25":
+        recount(open_bm25(built), part.folder, corpus=built.part("corpus").folder)
+    return manifest
 
 
 def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:
@@ -245,16 +261,21 @@ def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:
 
 def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart:
     began = time.perf_counter()
-    artifact = build_corpus_from(
-        corpus_source(recipe), root, name=recipe.name, progress=_step(report, "corpus")
-    )
+    told = _step(report, "corpus")
+    if isinstance(recipe.corpus, LuceneCorpus):
+        artifact = corpus_from_lucene(recipe.corpus, root, name=recipe.name, progress=told)
+    else:
+        artifact = build_corpus_from(corpus_source(recipe), root, name=recipe.name, progress=told)
     return found_part(artifact.folder, "corpus", time.perf_counter() - began, artifact.reused)
 
 
-def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
+def build_bm25_part(
+    recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report
+) -> BuiltPart:
+    """Build the BM25 index over a finished corpus, or find it."""
     assert recipe.bm25 is not None
     settings = _settings(recipe, "bm25", corpus.n_passages)
-    inputs = {"corpus": corpus.fingerprint}
+    inputs = bm25_inputs(recipe.bm25, corpus.fingerprint, fetch=True)
     name = f"{recipe.name}-bm25"
     target = artifact_folder(root, "index", name=name, fingerprint=fingerprint(settings, inputs))
     if (done := finished_part(target, "bm25")) is not None:
@@ -263,16 +284,13 @@ def _bm25(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Rep
     store = open_corpus(corpus.folder)
     report("bm25 index", 0, len(store))
     with write_artifact(target, kind="index", name=name, recipe=settings, inputs=inputs) as draft:
-        count, ids = build_tantivy(
-            draft.folder / "bm25",
-            (passage for batch in store.iter_passages() for passage in batch),
-            stemming=recipe.bm25.stemming,
-            stop_words=recipe.bm25.stop_words,
+        count, ids = build_bm25(
+            recipe.bm25,
+            draft.folder,
+            store,
+            corpus=corpus.folder,
             progress=lambda done: report("bm25 index", done, len(store)),
         )
-        for path in (draft.folder / "bm25").iterdir():
-            path.rename(draft.folder / path.name)
-        (draft.folder / "bm25").rmdir()
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
     return found_part(target, "bm25", time.perf_counter() - began)
@@ -327,7 +345,7 @@ def _settings(recipe: IndexRecipe, role: str, n_passages: int) -> dict[str, obje
     if role == "dense" and recipe.dense is not None:
         return resolve_dense(recipe.dense, n_passages).model_dump(mode="json")
     assert recipe.bm25 is not None
-    return recipe.bm25.model_dump(mode="json")
+    return bm25_identity(recipe.bm25)
 
 
 def _step(report: Report, name: str) -> Callable[[int, int | None], None]:

@@ -28,11 +28,12 @@ from rag_frozen.artifacts import (
 )
 from rag_frozen.corpus import ArrowPassageStore, open_corpus
 from rag_frozen.corpus.store import write_changed_store
-from rag_frozen.errors import InputError
+from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.indexing.build import (
     BuiltIndex,
     BuiltPart,
     Report,
+    build_bm25_part,
     finished_part,
     found_part,
     index_parts,
@@ -45,7 +46,7 @@ from rag_frozen.indexing.dense import (
     resolve_dense,
 )
 from rag_frozen.indexing.tuning_queries import tuning_texts
-from rag_frozen.recipes.index import IndexRecipe
+from rag_frozen.recipes.index import IndexRecipe, LuceneCorpus, LuceneIndex, TantivyBm25
 from rag_frozen.retrieval.bm25_tantivy import change_tantivy
 from rag_frozen.retrieval.dense_faiss import INDEX_NAME, UNFINISHED_NAME
 from rag_frozen.retrieval.dense_vectors import IDS_NAME, encode_shards, is_vector_file
@@ -77,13 +78,21 @@ def change_index(
         root: artifacts' folder.
         report: is told the progress.
 
+    A Lucene index is built anew from the changed corpus: in its artifacts nothing is shared.
+
     Raises:
         ArtifactMissingError: when the index is not built.
+        RecipeError: when it stands on a Lucene index from elsewhere, which is never changed.
         InputError: when there is nothing to change, an added id is there already or comes twice,
             an added passage has no text, or nothing would be left.
         UnknownPassageError: when an id to delete is not there.
         StorageError: when the disk is full; the old artifacts stay as they are.
     """
+    if isinstance(recipe.bm25, LuceneIndex) or isinstance(recipe.corpus, LuceneCorpus):
+        raise RecipeError(
+            f"The index {recipe.name} stands on a Lucene index from elsewhere, which is never "
+            "changed. Build an index of your own over its passages, and change that."
+        )
     built = index_parts(recipe, root=root)
     store = open_corpus(built.part("corpus").folder)
     _check(store, add, delete)
@@ -169,6 +178,8 @@ def _bm25(
     root: Path | None,
     report: Report,
 ) -> BuiltPart:
+    if not isinstance(recipe.bm25, TantivyBm25):
+        return build_bm25_part(recipe, corpus, root, report)
     before = load_manifest(base.folder, kind="index")
     inputs = {"corpus": corpus.fingerprint}
     mark = fingerprint(before.recipe, inputs)

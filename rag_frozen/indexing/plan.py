@@ -17,13 +17,13 @@ from rag_frozen.corpus.readers import expand_sources
 from rag_frozen.corpus.sources import CorpusSource
 from rag_frozen.corpus.store import write_store
 from rag_frozen.errors import RecipeError
+from rag_frozen.indexing.bm25 import build_engine
 from rag_frozen.indexing.build import make_encoder
 from rag_frozen.indexing.dense import resolve_dense
 from rag_frozen.indexing.dense_sizes import dense_sizes
 from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.recipes.corpora import MediaWikiCorpus
-from rag_frozen.recipes.index import FilesCorpus, IndexRecipe
-from rag_frozen.retrieval.bm25_tantivy import build_tantivy
+from rag_frozen.recipes.index import FilesCorpus, IndexRecipe, LuceneIndex
 from rag_frozen.types import Passage
 
 __all__ = ["IndexPlan", "PlannedStep", "plan_index"]
@@ -86,9 +86,10 @@ def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
         write_store(folder / "corpus", sample)
         spent = read_seconds + time.perf_counter() - began
         steps.append(PlannedStep("corpus", int(scale * _size(folder / "corpus")), scale * spent))
-        if recipe.bm25 is not None:
+        if recipe.bm25 is not None and not isinstance(recipe.bm25, LuceneIndex):
+            build_engine(recipe.bm25, folder / "first", iter(sample[:64]))  # starts Java, if any
             began = time.perf_counter()
-            build_tantivy(folder / "bm25", sample, stemming=recipe.bm25.stemming)
+            build_engine(recipe.bm25, folder / "bm25", iter(sample))
             spent = time.perf_counter() - began
             steps.append(PlannedStep("bm25", int(scale * _size(folder / "bm25")), scale * spent))
     if recipe.dense is not None:

@@ -15,7 +15,7 @@ from rag_frozen.corpus.sources import CorpusSource, RowSource
 from rag_frozen.errors import RecipeError
 from rag_frozen.models.source import pocket_folder
 from rag_frozen.recipes.corpora import FolderCorpus, HubCorpus, MediaWikiCorpus
-from rag_frozen.recipes.index import FilesCorpus, IndexRecipe, PocketCorpus
+from rag_frozen.recipes.index import FilesCorpus, IndexRecipe, LuceneCorpus, PocketCorpus
 
 __all__ = ["corpus_source"]
 
@@ -51,6 +51,11 @@ def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> Corpu
                 processes=processes or settings.processes or usable_cores(),
                 damaged=settings.damaged,
                 selection=settings.selection(),
+            )
+        case LuceneCorpus():
+            raise RecipeError(
+                f"The corpus of index recipe {recipe.name} is read from a Lucene index, of which no "
+                f"sample can be planned. Build it with: rag-frozen index build {recipe.name}"
             )
         case HubCorpus():
             return _hub(settings)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_frozen.recipes.corpora import FolderCorpus, HubCorpus, MediaWikiCorpus
 
 __all__ = [
     "AutoDense",
+    "Bm25Settings",
     "ConcreteDense",
     "CorpusSettings",
     "DenseSettings",
@@ -21,6 +22,9 @@ __all__ = [
     "HnswDense",
     "IndexRecipe",
     "IvfPqDense",
+    "LuceneBm25",
+    "LuceneCorpus",
+    "LuceneIndex",
     "PocketCorpus",
     "ScalarFp16Dense",
     "ScalarInt8Dense",
@@ -55,8 +59,28 @@ class FilesCorpus(_Frozen):
     strict: bool = False
 
 
+class _LuceneFolder(_Frozen):
+    """A Lucene index that is there: its folder, or the name of one of Pyserini's prebuilt ones."""
+
+    path: Path | None = None
+    prebuilt: str | None = None
+    heap_mb: int = Field(1024, ge=64)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.path is None) == (self.prebuilt is None):
+            raise ValueError("name either path (a folder) or prebuilt (a name of Pyserini's list)")
+        return self
+
+
+class LuceneCorpus(_LuceneFolder):
+    """The passages that a Lucene index stores."""
+
+    kind: Literal["lucene-index"]
+
+
 CorpusSettings = Annotated[
-    PocketCorpus | FilesCorpus | MediaWikiCorpus | HubCorpus | FolderCorpus,
+    PocketCorpus | FilesCorpus | MediaWikiCorpus | HubCorpus | FolderCorpus | LuceneCorpus,
     Field(discriminator="kind"),
 ]
 
@@ -67,6 +91,39 @@ class TantivyBm25(_Frozen):
     kind: Literal["tantivy"]
     stemming: bool = True
     stop_words: bool = False
+
+
+class _LuceneSearch(_Frozen):
+    """How Lucene weighs and cuts words; the defaults are Anserini's.
+
+    ``stop_words`` is Lucene's English list, none, or a list. ``threads`` (all cores where it is not
+    given) and ``heap_mb`` of Java change no result; the heap is settled by the first index that a
+    process opens.
+    """
+
+    k1: float = Field(0.9, ge=0)
+    b: float = Field(0.4, ge=0, le=1)
+    stemmer: Literal["porter", "krovetz", "none"] = "porter"
+    stop_words: bool | tuple[str, ...] = True
+    threads: int | None = Field(None, ge=1)
+    heap_mb: int = Field(1024, ge=64)
+
+
+class LuceneBm25(_LuceneSearch):
+    """BM25 by Lucene, through Pyserini. ``store_contents`` keeps the passages in the index too."""
+
+    kind: Literal["bm25-lucene"]
+    store_contents: bool = False
+
+
+class LuceneIndex(_LuceneSearch, _LuceneFolder):
+    """BM25 over a Lucene index that is there, made by Pyserini or Anserini of the same passages;
+    the words must be cut as they were when it was made."""
+
+    kind: Literal["lucene-index"]
+
+
+Bm25Settings = Annotated[TantivyBm25 | LuceneBm25 | LuceneIndex, Field(discriminator="kind")]
 
 
 class SentenceEncoderSettings(_Frozen):
@@ -177,5 +234,5 @@ class IndexRecipe(_Frozen):
     kind: Literal["index"]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     corpus: CorpusSettings
-    bm25: TantivyBm25 | None = None
+    bm25: Bm25Settings | None = None
     dense: DenseSettings | None = None

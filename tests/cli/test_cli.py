@@ -126,7 +126,14 @@ def test_help_shows_an_example_and_the_exit_codes(home: Path):
 def test_doctor_and_models_tell_what_is_here(home: Path):
     done = rag_frozen("doctor", root=home)
     assert done.returncode == 0, done.stderr
-    for word in ("torch", "device:", "pocket/reader", "pocket/minilm", "index pocket-dense"):
+    for word in (
+        "torch",
+        "lucene:",
+        "device:",
+        "pocket/reader",
+        "pocket/minilm",
+        "index pocket-dense",
+    ):
         assert word in done.stdout
     rows = json.loads(rag_frozen("models", "list", "--json", root=home).stdout)
     assert {"pocket/minilm", "pocket/reader", "pocket/reranker"} <= {row["name"] for row in rows}

@@ -13,7 +13,10 @@ from rag_frozen.corpus import ArrowPassageStore
 from rag_frozen.corpus.store import write_store
 from rag_frozen.errors import UnknownPassageError
 from rag_frozen.protocols import PassageStore
+from rag_frozen.retrieval.bm25_lucene import build_lucene
+from rag_frozen.retrieval.lucene_contents import LucenePassages
 from rag_frozen.types import Passage
+from tests.lucene import INSTALLED
 
 Make = Callable[[Path, Sequence[Passage]], PassageStore]
 
@@ -25,7 +28,13 @@ def arrow(folder: Path, passages: Sequence[Passage]) -> PassageStore:
     return ArrowPassageStore(folder)
 
 
-STORES = {"arrow": arrow}
+def lucene(folder: Path, passages: Sequence[Passage]) -> PassageStore:
+    build_lucene(folder / "index", passages, store_contents=True, threads=2)
+    return LucenePassages(folder / "index")
+
+
+# Without Lucene there is one less; the tests of Lucene itself say so.
+STORES: dict[str, Make] = {"arrow": arrow, **({"lucene": lucene} if INSTALLED else {})}
 
 
 @pytest.fixture(params=sorted(STORES))

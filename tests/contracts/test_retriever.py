@@ -12,6 +12,7 @@ import pytest
 from rag_frozen.errors import ArtifactDamagedError, InputError
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.protocols import Retriever
+from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, SentenceEncoder, Vectors
 from rag_frozen.retrieval.dense_search import DenseRetriever
@@ -19,6 +20,7 @@ from rag_frozen.retrieval.dense_vectors import encode_corpus
 from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run, write_trec_run
 from rag_frozen.types import Hit, Passage, Question, Ranking
+from tests.lucene import skip_without_lucene
 from tests.tiny import save_bert
 
 TEXTS = (
@@ -68,6 +70,12 @@ def tantivy(folder: Path) -> TantivyRetriever:
     return TantivyRetriever(folder / "bm25")
 
 
+def lucene(folder: Path) -> LuceneRetriever:
+    skip_without_lucene()
+    build_lucene(folder / "lucene", PASSAGES, threads=2)
+    return LuceneRetriever(folder / "lucene", threads=2)
+
+
 def dense(folder: Path, dtype: str = "float32") -> DenseRetriever:
     encoder = HashEncoder()
     encode_corpus(folder / "v", PASSAGES, encoder, n_passages=8, shard_size=3, dtype=dtype)  # type: ignore[arg-type]
@@ -110,12 +118,13 @@ def replay(folder: Path) -> ReplayRetriever:
 
 
 MAKERS: list[Callable[[Path], Retriever]] = [
-    tantivy, dense, partial(dense, dtype="float16"), sentence, dpr, fused, replay,
+    tantivy, lucene, dense, partial(dense, dtype="float16"), sentence, dpr, fused, replay,
 ]  # fmt: skip
 
 
 @pytest.fixture(
-    params=MAKERS, ids=["tantivy", "flat", "fp16", "sentence", "dpr", "fused", "replay"]
+    params=MAKERS,
+    ids=["tantivy", "lucene", "flat", "fp16", "sentence", "dpr", "fused", "replay"],
 )
 def retriever(request: pytest.FixtureRequest, tmp_path: Path) -> Retriever:
     return request.param(tmp_path)  # type: ignore[no-any-return]
@@ -164,10 +173,11 @@ def test_an_empty_question_is_refused(retriever: Retriever):
         retriever.retrieve([Question("z", " ")], k=3)
 
 
-def test_ties_at_the_cut_are_settled_by_id(tmp_path: Path):
-    for engine in (tantivy(tmp_path / "a"), dense(tmp_path / "b")):
-        [ranking] = engine.retrieve([Question("c", "same words stand here.")], k=2)
-        assert [hit.passage_id for hit in ranking] == ["p4", "p5"]
+@pytest.mark.parametrize("make", [tantivy, lucene, dense])
+def test_ties_at_the_cut_are_settled_by_id(tmp_path: Path, make: Callable[[Path], Retriever]):
+    engine = make(tmp_path)
+    [ranking] = engine.retrieve([Question("c", "same words stand here.")], k=2)
+    assert [hit.passage_id for hit in ranking] == ["p4", "p5"]
 
 
 def test_bm25_finds_stems_and_ignores_accents_and_case(tmp_path: Path):

@@ -1,0 +1,340 @@
+"""BM25 by Lucene as Pyserini and Anserini use it: the engine of most published numbers.
+
+Title and text of a passage are one field, as in Pyserini's DPR collections; the analyzer is
+Anserini's (standard tokenizer, possessives, lower case, stop words, Porter). k1 and b are free,
+0.9 and 0.4 are Anserini's defaults. A question is never read as query syntax.
+
+Searches are Anserini's own calls, spread over Python threads: its ``batch_search`` takes a number
+of threads and ignores it, and gives each hit as an object whose every field is a call to Java.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from rag_frozen.corpus.ids import update_ids_digest
+from rag_frozen.errors import ArtifactDamagedError, InputError
+from rag_frozen.retrieval.lucene_jvm import (
+    building,
+    java,
+    java_text,
+    opening,
+    path_text,
+    start_jvm,
+)
+from rag_frozen.retrieval.passage_ids import check_k, check_questions
+from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
+
+__all__ = ["LuceneRetriever", "Stemmer", "StopWords", "build_lucene"]
+
+Stemmer = Literal["porter", "krovetz", "none"]
+StopWords = bool | tuple[str, ...]
+"""Lucene's 33 English ones, none, or a list."""
+
+_INDEX = "lucene"
+_BATCH = 2_000
+"""Passages that are handed to Java at once."""
+_AT_ONCE = 10_000
+"""Passages of an index that are gone through at once."""
+_MAX_TERMS = 512
+"""Distinct terms of a question that are searched; Lucene refuses more than 1,024."""
+_SPARE = 32
+"""Hits beyond k that are looked at where Lucene does not order ties by id."""
+
+
+def build_lucene(
+    folder: Path,
+    passages: Iterable[Passage],
+    *,
+    stemmer: Stemmer = "porter",
+    stop_words: StopWords = True,
+    store_contents: bool = False,
+    threads: int | None = None,
+    heap_mb: int = 1024,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[int, str]:
+    """Index passages into an empty folder, as one segment.
+
+    Args:
+        folder: is made; holds Lucene's files in ``lucene/``.
+        passages: in corpus order.
+        stemmer, stop_words: for passages and questions alike.
+        store_contents: keep title and text in the index too, as Pyserini's full indexes do.
+        threads: that analyze passages; all cores where it is None.
+        heap_mb: MiB of Java's heap, a quarter of which buffers postings.
+        progress: is told the number of passages done.
+
+    Returns:
+        Number of passages, and SHA-256 over their ids in order.
+
+    Raises:
+        InputError: when a passage has neither title nor text.
+        OSError: when the disk refuses; what is in the folder is then no index.
+        MissingPackageError: when Pyserini or its Java is not installed.
+    """
+    heap_mb = start_jvm(heap_mb=heap_mb)
+    from jnius import JavaException
+
+    place = folder / _INDEX
+    place.mkdir(parents=True)
+    with building(folder):
+        indexer = _indexer(folder, stemmer, stop_words, store_contents, threads or _cores())
+        writer = indexer.writer
+        writer.getConfig().setRAMBufferSizeMB(max(16.0, heap_mb / 4))
+        try:
+            counted = _add(indexer, passages, progress)
+            writer.commit()
+            writer.forceMerge(1)
+            writer.commit()
+        except BaseException:
+            with suppress(JavaException):  # what came first is told
+                writer.rollback()
+            raise
+        writer.close()
+    (place / "write.lock").unlink(missing_ok=True)
+    progress(counted[0])
+    return counted
+
+
+class LuceneRetriever:
+    """BM25 rankings from a Lucene index of Anserini's layout: fields ``id`` and ``contents``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        k1: float = 0.9,
+        b: float = 0.4,
+        stemmer: Stemmer = "porter",
+        stop_words: StopWords = True,
+        threads: int | None = None,
+        heap_mb: int = 1024,
+    ) -> None:
+        """Open a folder that :func:`build_lucene` wrote, or a folder of Lucene's own files.
+
+        The analyzer's settings must be those that it was built with. ``threads`` search a batch
+        (all cores where it is None); ``heap_mb`` is Java's, see :func:`.lucene_jvm.start_jvm`.
+
+        Raises:
+            ArtifactDamagedError: when the folder holds no readable index of that layout.
+            MissingPackageError: when Pyserini or its Java is not installed.
+        """
+        start_jvm(heap_mb=heap_mb)
+        self._folder = folder
+        self._threads = threads or _cores()
+        own = folder / _INDEX
+        with opening(folder):
+            self._java = java("io.anserini.search.SimpleSearcher")(
+                path_text(own if own.is_dir() else folder)
+            )
+            self._java.set_bm25(k1, b)
+            self._searcher = self._java.searcher
+            self._analyzer = _analyzer(stemmer, stop_words)
+            self._words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
+            self._hits = java("io.anserini.search.ScoredDocs")
+            self._sort = self._java.BREAK_SCORE_TIES_BY_DOCID
+            self._n = int(self._java.reader.numDocs())
+            self._ties_by_id = _check_fields(folder, self._java)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def ids(self) -> Iterator[list[str]]:
+        """Yield the ids of all passages in the index's own order, in lists."""
+        return (list(found.docids) for found in self._everything())
+
+    def documents(self) -> Iterator[list[Any]]:  # Any: Java objects
+        """Yield the stored documents of all passages in the index's own order, in lists."""
+        return (list(found.lucene_documents) for found in self._everything())
+
+    def document(self, passage_id: str) -> Any | None:  # Any: a Java object
+        """Return the stored document of a passage, or None where the index holds no such id."""
+        with opening(self._folder):
+            return self._java.doc(java_text(passage_id))
+
+    def _everything(self) -> Iterator[Any]:  # Any: Java objects
+        all_of_them = java("org.apache.lucene.search.MatchAllDocsQuery")()
+        after = java("org.apache.lucene.search.ScoreDoc")
+        last = None
+        while True:
+            with opening(self._folder):
+                found = (
+                    self._searcher.search(all_of_them, _AT_ONCE)
+                    if last is None
+                    else self._searcher.searchAfter(last, all_of_them, _AT_ONCE)
+                )
+                documents = self._hits.fromTopDocs(found, self._searcher)
+                rows = documents.lucene_docids
+            if not rows:
+                return
+            yield documents
+            last = after(rows[-1], 1.0)
+
+    def check_files(self) -> None:
+        """Compare the checksums that Lucene keeps in its files with what they hold.
+
+        Raises:
+            ArtifactDamagedError: when a file was changed or cut.
+        """
+        with opening(self._folder):
+            for leaf in self._java.reader.leaves():
+                leaf.reader().checkIntegrity()
+
+    def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
+        """Return BM25 rankings; a question without a known term has no hits."""
+        check_k(k)
+        check_questions(question.text for question in questions)
+        texts = [question.text for question in questions]
+        workers = min(self._threads, len(texts))
+        if workers < 2:
+            return [self._search(text, k) for text in texts]
+        shares = [range(first, len(texts), workers) for first in range(workers)]
+        rankings: list[Ranking] = [()] * len(texts)
+        with ThreadPoolExecutor(workers) as pool:
+            found = pool.map(lambda share: self._work([texts[n] for n in share], k), shares)
+            for share, some in zip(shares, found, strict=True):
+                for number, ranking in zip(share, some, strict=True):
+                    rankings[number] = ranking
+        return rankings
+
+    def _work(self, texts: Sequence[str], k: int) -> list[Ranking]:
+        """A worker thread's share; Java is told that the thread ends."""
+        import jnius
+
+        try:
+            return [self._search(text, k) for text in texts]
+        finally:
+            jnius.detach()
+
+    def _search(self, text: str, k: int) -> Ranking:
+        with opening(self._folder):
+            query = self._words.buildQuery("contents", self._analyzer, self._bounded(text))
+            if self._ties_by_id:
+                return sort_hits(self._found(self._searcher.search(query, k, self._sort, True)))
+            limit = k + _SPARE
+            while True:
+                hits = self._found(self._searcher.search(query, limit))
+                if len(hits) < limit or hits[k - 1].score > hits[-1].score:
+                    return sort_hits(hits)[:k]
+                limit *= 4
+
+    def _found(self, top: Any) -> list[Hit]:  # Any: a Java object
+        documents = self._hits.fromTopDocs(top, self._searcher)
+        ids, scores = documents.docids, documents.scores
+        return [Hit(one, float(score)) for one, score in zip(ids, scores, strict=True)]
+
+    def _bounded(self, text: str) -> Any:  # Any: a str, or a Java String
+        """The longest beginning of the text with at most ``_MAX_TERMS`` distinct terms."""
+        if len(text) <= _MAX_TERMS or self._n_terms(text) <= _MAX_TERMS:
+            return java_text(text)
+        fits, over = _MAX_TERMS, len(text)
+        while over - fits > 1:
+            middle = (fits + over) // 2
+            fits, over = (middle, over) if self._n_terms(text[:middle]) <= _MAX_TERMS else (
+                fits, middle)  # fmt: skip
+        return java_text(text[:fits])
+
+    def _n_terms(self, text: str) -> int:
+        analyze = java("io.anserini.analysis.AnalyzerUtils").analyze
+        terms = java("java.util.HashSet")(analyze(self._analyzer, java_text(text)))
+        return int(terms.size())
+
+
+def _indexer(
+    folder: Path, stemmer: Stemmer, stop_words: StopWords, store_contents: bool, threads: int
+) -> Any:  # Any: a Java object
+    arguments = ["-input", "", "-collection", "JsonCollection"]
+    arguments += ["-index", path_text(folder / _INDEX)]
+    arguments += ["-threads", str(threads), "-stemmer", stemmer]
+    arguments += ["-storeContents"] if store_contents else []
+    make = java("io.anserini.index.SimpleIndexer")
+    if stop_words is True:
+        return make(arguments)
+    if not stop_words:
+        return make([*arguments, "-keepStopwords"])
+    words = folder / "stop-words.txt"  # read at once
+    words.write_text("".join(f"{word.lower()}\n" for word in stop_words), encoding="utf-8")
+    made = make([*arguments, "-stopwords", path_text(words)])
+    words.unlink()
+    return made
+
+
+def _add(
+    indexer: Any,  # Any: a Java object
+    passages: Iterable[Passage],
+    progress: Callable[[int], None],
+) -> tuple[int, str]:
+    digest, count = sha256(), 0
+    source = iter(passages)
+    while batch := list(islice(source, _BATCH)):
+        rows = [
+            json.dumps({"id": passage.id, "contents": f"{_quoted(passage.title)}\n{passage.text}"})
+            for passage in batch
+        ]
+        if indexer.addRawDocuments(rows) != len(batch):
+            _explain(indexer.writer, batch)
+        update_ids_digest(digest, [passage.id for passage in batch])
+        count += len(batch)
+        progress(count)
+    return count, digest.hexdigest()
+
+
+def _quoted(title: str) -> str:
+    """A title that begins with a quotation mark is quoted as in Pyserini's collections, so that it
+    can be read back."""
+    return '"' + title.replace('"', '""') + '"' if title.startswith('"') else title
+
+
+def _explain(writer: Any, batch: Sequence[Passage]) -> None:  # Any: a Java object
+    """Raise what kept passages of a batch out of the index."""
+    tragedy = writer.getTragicException()
+    if tragedy is not None:
+        writer.commit()  # raises it, with its cause
+    empty = [passage.id for passage in batch if not f"{passage.title}{passage.text}".strip()]
+    raise InputError(
+        f"Lucene took not all of {len(batch):,} passages, from {batch[0].id!r} to "
+        f"{batch[-1].id!r}. Without title and text are: "
+        f"{', '.join(map(repr, empty[:5])) or 'none of them'}. Leave out passages that are empty."
+    )
+
+
+def _analyzer(stemmer: Stemmer, stop_words: StopWords) -> Any:  # Any: a Java object
+    analyzer = java("io.anserini.analysis.DefaultEnglishAnalyzer")
+    if stop_words is True:
+        return analyzer.newStemmingInstance(stemmer)
+    words = java("java.util.ArrayList")()
+    for word in stop_words or ():
+        words.add(java_text(word.lower()))
+    listed = java("org.apache.lucene.analysis.CharArraySet")(words, False)
+    return analyzer.newStemmingInstance(stemmer, listed)
+
+
+def _check_fields(folder: Path, searcher: Any) -> bool:  # Any: a Java object
+    """Check the index's fields; return whether Lucene can order ties by id."""
+    leaves = searcher.reader.leaves()
+    if not leaves.size():
+        return False
+    fields = leaves.get(0).reader().getFieldInfos()
+    missing = [name for name in ("id", "contents") if fields.fieldInfo(name) is None]
+    if missing:
+        raise ArtifactDamagedError(
+            f"The Lucene index in {folder} has no field {' and no field '.join(missing)}: it was "
+            "not made by Anserini or Pyserini. Build one with: rag-frozen index build RECIPE"
+        )
+    sortable = fields.fieldInfo("id").getDocValuesType().toString() == "BINARY"
+    return sortable and not searcher.backwardsCompatibilityLucene8
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # a system without affinities
+        return os.cpu_count() or 1
