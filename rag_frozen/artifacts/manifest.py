@@ -39,6 +39,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 _BUILT_BY: dict[ArtifactKind, str] = {
+    "ablation": "rag-frozen ablate RECIPE",
     "corpus": "rag-frozen corpus build FILE",
     "head": "rag-frozen train RECIPE",
     "index": "rag-frozen index build RECIPE",

@@ -7,12 +7,13 @@ from dataclasses import replace
 from rag_frozen.errors import RecipeError
 from rag_frozen.evaluation.datasets import read_examples, read_hub_examples, read_pocket_examples
 from rag_frozen.evaluation.examples import ExampleSet
+from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.evaluation import EvalRecipe, FileData, HubQuestions
 
 __all__ = ["load_examples"]
 
 
-def load_examples(recipe: EvalRecipe) -> ExampleSet:
+def load_examples(recipe: EvalRecipe | AblationRecipe) -> ExampleSet:
     """Read the recipe's data set, under the recipe's name, cut to its limit.
 
     Raises:
@@ -23,7 +24,7 @@ def load_examples(recipe: EvalRecipe) -> ExampleSet:
     return data if recipe.limit is None else data.first(recipe.limit)
 
 
-def _all_examples(recipe: EvalRecipe) -> ExampleSet:
+def _all_examples(recipe: EvalRecipe | AblationRecipe) -> ExampleSet:
     match recipe.data:
         case FileData(path=None):
             raise RecipeError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.funnel import with_losses
 from rag_frozen.evaluation.in_corpus import answers_in_corpus
-from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer, score_answer
+from rag_frozen.evaluation.scoring import FINAL, KnownAnswers, ScoredAnswer, score_answer
 from rag_frozen.evaluation.summary import DEPTHS, EvalResult, summarize
 from rag_frozen.pipeline import Pipeline, Prepared, as_questions
 from rag_frozen.types import Answer
@@ -91,6 +91,7 @@ def answer_chunks(
     chunk_size: int,
     start: int = 0,
     overlap: bool = False,
+    known: KnownAnswers | None = None,
 ) -> Iterator[ChunkDone]:
     """Answer and score, chunk by chunk.
 
@@ -102,6 +103,7 @@ def answer_chunks(
             batches are those of an undisturbed run.
         overlap: prepare a chunk (retrieve to pack) while the one before it is read. Faster where
             the reader is on another device than the rest.
+        known: what was found out before of which passages answer; what is found out is added.
 
     Raises:
         InputError: when a question cannot be asked; before any is answered.
@@ -112,7 +114,9 @@ def answer_chunks(
     for chunk, ready in zip(chunks, prepared(pipeline, chunks), strict=True):
         answers = pipeline.read(ready)
         scored = tuple(
-            score_answer(pipeline.store, example, answer, offered=pipeline.rerank_depth)
+            score_answer(
+                pipeline.store, example, answer, offered=pipeline.rerank_depth, known=known
+            )
             for example, answer in zip(chunk, answers, strict=True)
         )
         yield ChunkDone(tuple(answers), scored)

@@ -20,7 +20,6 @@ import yaml
 
 from rag_frozen.artifacts import (
     Draft,
-    ModelRecord,
     fingerprint,
     load_manifest,
     name_folder,
@@ -28,10 +27,15 @@ from rag_frozen.artifacts import (
     temporary_folder,
     write_artifact,
 )
-from rag_frozen.artifacts.provenance import package_versions, project_commit
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
 from rag_frozen.evaluation.costs import TokensRead, describe_costs
 from rag_frozen.evaluation.examples import ExampleSet
+from rag_frozen.evaluation.identity import (
+    code_version,
+    models_of,
+    pipeline_inputs,
+    prompt_digests,
+)
 from rag_frozen.evaluation.runner import (
     ChunkDone,
     EvalProgress,
@@ -40,7 +44,7 @@ from rag_frozen.evaluation.runner import (
     place_losses,
     running_score,
 )
-from rag_frozen.evaluation.scoring import ScoredAnswer
+from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
@@ -109,6 +113,7 @@ def store_run(
     evaluation: Mapping[str, Any] | None = None,  # Any: JSON values
     progress: Callable[[EvalProgress], None] = lambda progress: None,
     searched: Callable[[int], None] = lambda done: None,
+    known: KnownAnswers | None = None,
 ) -> StoredRun:
     """Evaluate and store; continue an unfinished run of the same pipeline, data and version.
 
@@ -126,6 +131,7 @@ def store_run(
         evaluation: the resolved evaluation recipe.
         progress: is told after each chunk.
         searched: is told how many passages were searched for missed answers.
+        known: which passages answer which question, shared by several runs over the same data.
 
     Raises:
         InputError: when a question cannot be asked, or another process runs the same.
@@ -148,6 +154,7 @@ def store_run(
             chunk_size=options.chunk_size,
             start=resumed,
             overlap=options.overlap,
+            known=known,
         ):
             stream.append(_lines(chunk, pipeline.name), questions=len(chunk.answers))
             rows += chunk.scored
@@ -245,10 +252,8 @@ def _identity(
     """What an unfinished run must share with the process that continues it."""
     inputs = {
         "data": data.sha256,
-        **pipeline.artifacts,
-        **{role: model.digest for role, model in _models(pipeline).items()},
-        **{f"version of {name}": version for name, version in package_versions().items()},
-        "commit": project_commit() or "",
+        **pipeline_inputs(pipeline),
+        **code_version(),
         "chunk_size": str(options.chunk_size),
     }
     return fingerprint(recipe, inputs)
@@ -321,6 +326,7 @@ def _seal(
         "data": data.sha256,
         "answers": _answers_digest(files.get(_PREDICTIONS, ""), stream.path(_FINAL_RUN)),
         **pipeline.artifacts,
+        **prompt_digests(pipeline.recipe.get("prompt")),
     }
     with write_artifact(
         folder,
@@ -328,7 +334,7 @@ def _seal(
         name=folder.name,
         recipe=recipe,
         inputs=inputs,
-        models=_models(pipeline),
+        models=models_of(pipeline),
         by_fingerprint=True,
     ) as draft:
         _write(draft, files, stream)
@@ -359,14 +365,3 @@ def _qrels(data: ExampleSet) -> str:
         for one in data.examples
         if one.gold_passage_id and one.gold_passage_id.split() == [one.gold_passage_id]
     )
-
-
-def _models(pipeline: Pipeline) -> dict[str, ModelRecord]:
-    """The models whose digests the stages know."""
-    records = {}
-    for role, stage in (("reranker", pipeline.reranker), ("reader", pipeline.reader)):
-        digest = getattr(stage, "digest", None)
-        name = (pipeline.recipe.get(role) or {}).get("model")
-        if isinstance(digest, str) and isinstance(name, str):
-            records[role] = ModelRecord(name=name, digest=digest)
-    return records

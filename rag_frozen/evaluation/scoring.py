@@ -22,12 +22,23 @@ from rag_frozen.evaluation.metrics import (
 from rag_frozen.protocols import PassageStore
 from rag_frozen.types import Answer, Evidence, Ranking
 
-__all__ = ["DEEPEST", "FINAL", "PackedPassage", "ScoredAnswer", "Stage", "score_answer"]
+__all__ = [
+    "DEEPEST",
+    "FINAL",
+    "KnownAnswers",
+    "PackedPassage",
+    "ScoredAnswer",
+    "Stage",
+    "score_answer",
+]
 
 DEEPEST = 100
 """Hits of each ranking that are looked at."""
 FINAL = "final"
 """The name of the ranking that packing was given."""
+
+KnownAnswers = dict[str, dict[str, bool]]
+"""By question id and passage id: whether the passage holds a gold answer."""
 
 Stage = Literal["corpus", "retrieval", "reranking", "packing", "reading"]
 """Where a question is lost: see :mod:`rag_frozen.evaluation.funnel`."""
@@ -112,7 +123,12 @@ class ScoredAnswer:
 
 
 def score_answer(
-    store: PassageStore, example: Example, answer: Answer, *, offered: int
+    store: PassageStore,
+    example: Example,
+    answer: Answer,
+    *,
+    offered: int,
+    known: KnownAnswers | None = None,
 ) -> ScoredAnswer:
     """Compare an answer with the gold answers.
 
@@ -121,11 +137,14 @@ def score_answer(
         example: the question with its gold answers.
         answer: the pipeline's.
         offered: so many of the final ranking's hits were offered to packing.
+        known: what was found out before; what is found out here is added to it.
     """
     rankings = {**dict(answer.rankings), FINAL: answer.hits}
     if not answer.hits:
         rankings = {}
-    answering = _Answering(store, example)
+    answering = _Answering(
+        store, example, {} if known is None else known.setdefault(example.question.id, {})
+    )
     packed = tuple(_packed(evidence, example) for evidence in answer.evidence)
     gold = example.gold_passage_id
     context, generation = answer.context, answer.generation
@@ -177,10 +196,10 @@ def _packed(evidence: Evidence, example: Example) -> PackedPassage:
 class _Answering:
     """Finds the first answering hit of rankings that share most of their passages."""
 
-    def __init__(self, store: PassageStore, example: Example) -> None:
+    def __init__(self, store: PassageStore, example: Example, known: dict[str, bool]) -> None:
         self._store = store
         self._example = example
-        self._known: dict[str, bool] = {}
+        self._known = known
 
     def first(self, ranking: Ranking) -> int | None:
         if not self._example.answers:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.evaluation import EvalRecipe
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import list_recipes, load_recipe
@@ -16,6 +17,7 @@ from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.settings import ReaderTraining
 
 ROOT = Path(__file__).parents[2]
+EVALUATIONS = {"ablation": AblationRecipe, "eval": EvalRecipe}
 TRAININGS = {
     "pocket-reader": ReaderTraining,
     "pocket-reranker": RerankerTraining,
@@ -42,7 +44,8 @@ def test_pipeline_recipes_load_and_name_an_index_with_what_they_search(name: str
 
 @pytest.mark.parametrize("name", list_recipes("eval"))
 def test_evaluation_recipes_load_and_name_a_pipeline(name: str):
-    recipe = load_recipe(name, EvalRecipe, folder="eval")
+    kind = yaml.safe_load((ROOT / "eval" / f"{name}.yaml").read_text(encoding="utf-8"))["kind"]
+    recipe = load_recipe(name, EVALUATIONS[kind], folder="eval")
     assert recipe.name == name
     assert recipe.pipeline in list_recipes("pipelines")
 
