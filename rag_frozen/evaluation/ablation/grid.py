@@ -64,8 +64,9 @@ def make_grid(
             are equal, a change picks no cell, or the baseline is none.
     """
     base = pipeline or recipe.pipeline
-    if recipe.axes.keys() - {"prompt"}:
-        _refuse_closed_book(recipe, base, overrides)
+    plain = load_recipe(base, PipelineRecipe, folder="pipelines", overrides=overrides)
+    _refuse_closed_book(recipe, base, plain)
+    common = [*overrides, f"reranker={_yaml(plain.reranker.model_dump(mode='json'))}"]
     combined = [*_combinations(recipe), *_closed_book(recipe)]
     _check_changes(recipe, combined)
     cells = []
@@ -73,7 +74,7 @@ def make_grid(
         changes = [change for change in recipe.cells if _picked(change.where, levels)]
         if any(change.skip for change in changes):
             continue
-        cells.append(_cell(recipe, base, levels, [*overrides], changes))
+        cells.append(_cell(recipe, base, levels, common, changes))
     if len(cells) < 2:
         raise RecipeError(
             f"The ablation {recipe.name} has {len(cells)} cells; a comparison needs two or more. "
@@ -168,11 +169,11 @@ def _check_depth(
         )
 
 
-def _refuse_closed_book(recipe: AblationRecipe, base: str, overrides: Sequence[str]) -> None:
-    settings = load_recipe(base, PipelineRecipe, folder="pipelines", overrides=overrides)
-    if isinstance(settings.retrieval, ClosedBook) and not recipe.retrievers:
+def _refuse_closed_book(recipe: AblationRecipe, base: str, plain: PipelineRecipe) -> None:
+    idle = recipe.axes.keys() - {"prompt"}
+    if idle and isinstance(plain.retrieval, ClosedBook) and not recipe.retrievers:
         raise RecipeError(
-            f"The pipeline {base} is closed book, so the axes rerankers, depths and packed of the "
+            f"The pipeline {base} is closed book, so the axes {', '.join(sorted(idle))} of the "
             f"ablation {recipe.name} change nothing. Name retrievers, or another pipeline."
         )
 

@@ -38,7 +38,6 @@ from rag_frozen.evaluation.ablation.table import AblationTable, make_table, mark
 from rag_frozen.evaluation.costs import describe_machine, peak_memory
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.evaluation.identity import (
-    code_version,
     pipeline_inputs,
     prompt_digests,
     questions_digest,
@@ -92,9 +91,15 @@ def run_ablation(
 
     Raises:
         RecipeError: when a cell is wrong; before anything is loaded.
-        InputError: when a question cannot be asked, or another process runs the same.
+        InputError: when a question cannot be asked, none has an answer, or another process runs
+            the same.
         ArtifactError, ModelError, StorageError: when something cannot be used or written.
     """
+    if not any(example.answers for example in data.examples):
+        raise InputError(
+            f"No question of {data.name} has an answer, so no cell of {recipe.name} would have a "
+            "score. Name other data with: --set data.path=FILE"
+        )
     grid = make_grid(recipe, pipeline=pipeline, overrides=overrides)
     questions = as_questions([example.question for example in data.examples])
     for cell in grid.cells:
@@ -156,7 +161,7 @@ class _Cells:
         loaded = self.stages.load(overrides=overrides, until="read")
         settings = group[0].settings.model_dump(mode="json")
         used = {name: settings[name] for name in ("reader", "prompt", "device", "dtype")}
-        inputs = {**pipeline_inputs(loaded), **code_version()}
+        inputs = {**pipeline_inputs(loaded), **self.stages.version}
         folder = self.stages.folder / "shared" / f"read-{fingerprint(used, inputs)}"
         with open_stream(folder, (ANSWERS,)) as stream:
             reader = SharedReader(loaded.reader, stream)
@@ -196,7 +201,7 @@ class _Cells:
             "data": self.data.sha256,
             "chunk_size": str(self.recipe.chunk_size),
             **pipeline_inputs(pipeline),
-            **code_version(),
+            **self.stages.version,
         }
         return fingerprint({"ablation": self.recipe.name, "pipeline": pipeline.recipe}, inputs)
 
@@ -225,6 +230,8 @@ class _Cells:
 
 
 def _store(cells: _Cells, runs: dict[str, Path]) -> StoredAblation:
+    from rag_frozen.evaluation.report.ablation_page import render_ablation
+
     recipe, grid, stages = cells.recipe, cells.grid, cells.stages
     table = make_table(
         recipe,
@@ -251,6 +258,7 @@ def _store(cells: _Cells, runs: dict[str, Path]) -> StoredAblation:
             "recipe.yaml": yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True),
             "ablation.json": json.dumps(table.to_json(), indent=2) + "\n",
             "ablation.md": markdown_table(table),
+            "ablation.html": render_ablation(table),
             "costs.json": json.dumps(costs, indent=2) + "\n",
         }
         for name, text in files.items():

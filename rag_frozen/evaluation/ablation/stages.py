@@ -106,6 +106,7 @@ class Stages:
         self.load = load
         self.report = report
         self.costs = costs
+        self.version = code_version()
         self._corpora: dict[str, Pipeline] = {}
         self._rankings: dict[str, dict[str, Ranking]] = {}
         self._rerankers: dict[str, Reranker] = {}
@@ -229,7 +230,7 @@ class Stages:
             "questions": questions_digest(self.questions),
             "chunk_size": str(self.chunk_size),
             **self._corpora[str(cell.settings.index)].artifacts,
-            **code_version(),
+            **self.version,
         }
         folder = self.folder / "shared" / f"{what}-{fingerprint(identity, inputs)}"
         with open_stream(folder, (name,)) as stream:

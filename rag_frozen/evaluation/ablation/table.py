@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rag_frozen.errors import InputError
 from rag_frozen.evaluation.ablation.grid import Cell, Grid
 from rag_frozen.evaluation.compare import Comparison, compare_rows
 from rag_frozen.evaluation.metrics import METRIC_VERSIONS
@@ -85,18 +84,10 @@ def make_table(
     Args:
         recipe, grid: of the ablation.
         results: cell, fingerprint of its run, and its scores, in the grid's order.
-
-    Raises:
-        InputError: when no question has an answer, so that there is nothing to compare.
     """
     asked = {cell.name: _asked(result) for cell, _, result in results}
     first = asked[grid.baseline.name]
     _, _, any_result = results[0]
-    if not first:
-        raise InputError(
-            f"No question of {any_result.data} has an answer, so no cell of {recipe.name} has a "
-            "score. Name other data with: --set data.path=FILE"
-        )
     others = [(name, rows) for name, rows in asked.items() if name != grid.baseline.name]
     versus = {one.run: one for one in compare_rows(first, others)}
     cells = tuple(
