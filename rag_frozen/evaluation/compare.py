@@ -21,6 +21,9 @@ from rag_frozen.evaluation.statistics import (
 
 __all__ = ["Comparison", "compare_rows", "compare_runs", "find_run"]
 
+_COMPARED = {"exact_match", "f1"}
+"""Metrics that are compared; others need not stand in both runs, but if so in one version."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -133,12 +136,20 @@ def _metrics(folder: Path) -> Mapping[str, Any]:
 def _check_same(
     first: Path, ours: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]
 ) -> None:
-    for field, what in (("data_sha256", "data"), ("metric_versions", "versions of metrics")):
-        if ours.get(field) != theirs.get(field):
+    versions, others = ours.get("metric_versions", {}), theirs.get("metric_versions", {})
+    names = sorted(_COMPARED | (versions.keys() & others.keys()))
+    for what, one, another in (
+        ("data", ours.get("data_sha256"), theirs.get("data_sha256")),
+        (
+            "versions of metrics",
+            {name: versions.get(name) for name in names},
+            {name: others.get(name) for name in names},
+        ),
+    ):
+        if one != another:
             raise ArtifactMismatchError(
                 f"The runs {first} and {other} cannot be compared: their {what} differ "
-                f"({ours.get(field)} and {theirs.get(field)}). Evaluate both anew with one version "
-                "over one data set."
+                f"({one} and {another}). Evaluate both anew with one version over one data set."
             )
 
 

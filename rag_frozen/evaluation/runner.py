@@ -54,6 +54,7 @@ def evaluate(
     chunk_size: int = 64,
     overlap: bool = False,
     search_corpus: bool = False,
+    metrics: Sequence[str] = (),
     progress: Callable[[EvalProgress], None] = lambda progress: None,
 ) -> EvalResult:
     """Answer every question and score the answers, all in memory.
@@ -64,6 +65,7 @@ def evaluate(
         chunk_size: questions a batch.
         overlap: see :func:`answer_chunks`.
         search_corpus: see :func:`place_losses`.
+        metrics: names of ``TEXT_METRICS`` to compute beside the standing ones.
         progress: is told after each chunk.
 
     Raises:
@@ -81,6 +83,8 @@ def evaluate(
         data_sha256=data.sha256,
         pipeline=pipeline.name,
         seconds=seconds,
+        patterns=any(example.patterns for example in data.examples),
+        metrics=metrics,
     )
 
 

@@ -36,6 +36,7 @@ from rag_frozen.evaluation.identity import (
     pipeline_inputs,
     prompt_digests,
 )
+from rag_frozen.evaluation.metrics import METRIC_VERSIONS
 from rag_frozen.evaluation.runner import (
     ChunkDone,
     EvalProgress,
@@ -48,6 +49,7 @@ from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
+from rag_frozen.evaluation.text_metrics import TEXT_METRICS
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.retrieval.replay import trec_lines
 
@@ -78,12 +80,14 @@ class RunOptions:
     """How a run is made; see :func:`rag_frozen.evaluation.runner.answer_chunks`.
 
     ``until`` is the last stage of the pipeline: before ``read`` there are rankings, no answers.
+    ``metrics`` names metrics beside the standing ones, of ``text_metrics``.
     """
 
     chunk_size: int = 64
     overlap: bool = False
     search_corpus: bool = False
     until: LastStage = "read"
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,8 @@ def store_run(
             pipeline=pipeline.name,
             seconds=seconds,
             answered=options.until == "read",
+            patterns=any(example.patterns for example in data.examples),
+            metrics=options.metrics,
         )
         costs = describe_costs(
             pipeline, rows, result.seconds, before=before, questions=len(rows) - resumed
@@ -186,6 +192,7 @@ def read_run(folder: Path) -> EvalResult:
     """
     manifest = load_manifest(folder, kind="run")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    versions = metrics.get("metric_versions", {})
     if not (folder / _PREDICTIONS).is_file():
         raise InputError(
             f"The run {folder} ends with rankings ({manifest.name}); it has no answers. Read on "
@@ -199,6 +206,8 @@ def read_run(folder: Path) -> EvalResult:
         data_sha256=metrics["data_sha256"],
         pipeline=metrics["pipeline"],
         seconds=seconds,
+        patterns=versions.get("exact_match") == METRIC_VERSIONS["regex_match"],
+        metrics=[name for name in versions if name in TEXT_METRICS],
     )
 
 
@@ -359,9 +368,10 @@ def _answers_digest(predictions: str, ranking: Path) -> str:
 
 
 def _qrels(data: ExampleSet) -> str:
-    """Gold passages in TREC's form: ``question-id 0 passage-id 1``."""
+    """Judged passages in TREC's form: ``question-id 0 passage-id grade``."""
     return "".join(
-        f"{one.question.id} 0 {one.gold_passage_id} 1\n"
+        f"{one.question.id} 0 {passage} {grade}\n"
         for one in data.examples
-        if one.gold_passage_id and one.gold_passage_id.split() == [one.gold_passage_id]
+        for passage, grade in one.judged
+        if passage.split() == [passage]
     )

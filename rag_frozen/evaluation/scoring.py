@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rag_frozen.evaluation.examples import Example
@@ -19,6 +19,7 @@ from rag_frozen.evaluation.metrics import (
     has_pattern,
     regex_match,
 )
+from rag_frozen.evaluation.relevance import relevance_scores
 from rag_frozen.protocols import PassageStore
 from rag_frozen.types import Answer, Evidence, Ranking
 
@@ -70,7 +71,8 @@ class ScoredAnswer:
     passage holds a gold answer (one of which only the beginning fitted counts whole),
     ``gold_in_prompt`` whether the gold passage is packed (None where the data name none),
     ``in_corpus`` whether any passage of the corpus holds one (None until that was asked).
-    ``lost_at`` is None for a right answer and for a question without gold answers.
+    ``lost_at`` is None for a right answer and for a question without gold answers. ``relevance``
+    holds each ranking's scores against the qrels, in [0, 1], where there are any.
     """
 
     id: str
@@ -93,6 +95,7 @@ class ScoredAnswer:
     gold_in_prompt: bool | None
     in_corpus: bool | None = None
     lost_at: Stage | None = None
+    relevance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """The fields as plain JSON values, scores with six digits."""
@@ -100,6 +103,10 @@ class ScoredAnswer:
         for name in ("confidence", "logprob", "f1"):
             value = values[name]
             values[name] = round(value, 6) if math.isfinite(value) else None
+        values["relevance"] = {
+            ranking: {name: round(value, 6) for name, value in scores.items()}
+            for ranking, scores in self.relevance.items()
+        }
         return values
 
     @classmethod
@@ -169,6 +176,11 @@ def score_answer(
         else {},
         in_prompt=any(one.has_answer for one in packed),
         gold_in_prompt=None if gold is None else any(one.id == gold for one in packed),
+        relevance={
+            name: scores
+            for name, ranking in rankings.items()
+            if (scores := relevance_scores(ranking[:DEEPEST], example.judged))
+        },
     ).rounded()
 
 

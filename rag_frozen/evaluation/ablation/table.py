@@ -11,7 +11,6 @@ from typing import Any
 
 from rag_frozen.evaluation.ablation.grid import Cell, Grid
 from rag_frozen.evaluation.compare import Comparison, compare_rows
-from rag_frozen.evaluation.metrics import METRIC_VERSIONS
 from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
 from rag_frozen.evaluation.statistics import bootstrap_interval
 from rag_frozen.evaluation.summary import EvalResult
@@ -61,6 +60,7 @@ class AblationTable:
     data_sha256: str
     questions: int
     baseline: str
+    metric_versions: Mapping[str, str]
     cells: tuple[CellScores, ...]
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
@@ -71,7 +71,7 @@ class AblationTable:
             "data_sha256": self.data_sha256,
             "questions": self.questions,
             "baseline": self.baseline,
-            "metric_versions": {name: METRIC_VERSIONS[name] for name in _REPORTED},
+            "metric_versions": dict(self.metric_versions),
             "cells": [_rounded(asdict(cell)) for cell in self.cells],
         }
 
@@ -100,6 +100,7 @@ def make_table(
         data_sha256=any_result.data_sha256,
         questions=len(first),
         baseline=grid.baseline.name,
+        metric_versions={name: any_result.metric_versions[name] for name in _REPORTED},
         cells=cells,
     )
 

@@ -143,6 +143,6 @@ def test_the_page_is_whole_shows_each_difference_and_escapes_names(tmp_path: Pat
     assert "prefers-color-scheme: dark" in text
     hostile = AblationTable(
         name="<script>x</script>", data="&", data_sha256="", questions=1,
-        baseline=made.baseline, cells=made.cells,
+        baseline=made.baseline, metric_versions={}, cells=made.cells,
     )  # fmt: skip
     assert "<script>x" not in render_ablation(hostile)
