@@ -40,8 +40,9 @@ from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.retrieval.dense_encoders import Encoder
+from rag_frozen.retrieval.fusion import Fuse
 
-__all__ = ["build_index", "load_pipeline"]
+__all__ = ["build_index", "fuse_by", "load_pipeline"]
 
 
 def load_pipeline(
@@ -198,7 +199,7 @@ def _retriever(
             parts = [
                 (part.kind, *_retriever(part, built, store, device)) for part in settings.parts
             ]
-            return FusionRetriever(parts, _fuse(settings.method)), settings.k
+            return FusionRetriever(parts, fuse_by(settings.method)), settings.k
 
 
 def _encoder_of(built: BuiltIndex, device: str | None) -> Encoder:
@@ -207,9 +208,10 @@ def _encoder_of(built: BuiltIndex, device: str | None) -> Encoder:
     return make_encoder(recorded_settings(built.part("dense").folder).encoder, device=device)
 
 
-def _fuse(  # type: ignore[no-untyped-def]
+def fuse_by(
     settings: recipes.ReciprocalRankFusion | recipes.MinMaxFusion | recipes.SpiderFusion,
-):
+) -> Fuse:
+    """Return the function that makes one ranking of several as a recipe says."""
     from rag_frozen.retrieval import fusion
 
     match settings:

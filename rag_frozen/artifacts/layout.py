@@ -24,12 +24,13 @@ __all__ = [
     "name_folder",
 ]
 
-ArtifactKind = Literal["corpus", "head", "index", "model", "run"]
+ArtifactKind = Literal["ablation", "corpus", "head", "index", "model", "run"]
 
 HOME_VARIABLE = "RAG_FROZEN_HOME"
 MANIFEST_NAME = "manifest.json"
 
 _FOLDERS: dict[ArtifactKind, str] = {
+    "ablation": "ablations",
     "corpus": "corpora",
     "head": "heads",
     "index": "indexes",

@@ -42,6 +42,7 @@ CURRENT_NAME = "current"
 SCHEMA_VERSION = 1
 
 _BUILT_BY: dict[ArtifactKind, str] = {
+    "ablation": "rag-frozen ablate RECIPE",
     "corpus": "rag-frozen corpus build FILE",
     "head": "rag-frozen train RECIPE",
     "index": "rag-frozen index build RECIPE",

@@ -44,6 +44,7 @@ def run_evaluation(
     from rag_frozen.cli.display import print_published, print_result
     from rag_frozen.evaluation.load import load_examples
     from rag_frozen.evaluation.runs import RunOptions, copy_run, refuse_copy, run_folder, store_run
+    from rag_frozen.evaluation.text_metrics import TEXT_METRICS
     from rag_frozen.recipes.evaluation import EvalRecipe
     from rag_frozen.recipes.loading import load_recipe
 
@@ -63,6 +64,7 @@ def run_evaluation(
         overlap=settings.overlap,
         search_corpus=settings.search_corpus,
         until=until,
+        metrics=tuple(name for name in settings.metrics if name in TEXT_METRICS),
     )
     with _progress() as (told, report):
         run = store_run(

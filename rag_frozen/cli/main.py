@@ -161,6 +161,42 @@ def evaluate(
 
 
 @app.command(epilog=EXIT_CODES)
+def ablate(
+    recipe: Annotated[str, typer.Argument(help="Name or path of an ablation recipe.")],
+    pipeline: Annotated[
+        str | None, typer.Option(help="Another pipeline than the recipe's as base.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many questions.")
+    ] = None,
+    pipeline_overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set-pipeline", metavar="a.b=c", help="Change the pipeline in every cell."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also copy the finished table there.")] = None,
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of pipelines over one data set and compare them; stopped, the command goes on.
+
+    Example: rag-frozen ablate ablation-pocket --limit 100
+    """
+    from rag_frozen.cli.ablate import run_ablation_command
+
+    run_ablation_command(
+        recipe,
+        pipeline=pipeline,
+        limit=limit,
+        pipeline_overrides=pipeline_overrides or (),
+        overrides=overrides or (),
+        out=out,
+        root=root,
+        as_json=as_json,
+    )
+
+
+@app.command(epilog=EXIT_CODES)
 def compare(
     runs: Annotated[
         list[str], typer.Argument(help="Folders of stored runs; the first is the base.")

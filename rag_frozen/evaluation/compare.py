@@ -19,7 +19,10 @@ from rag_frozen.evaluation.statistics import (
     smallest_difference,
 )
 
-__all__ = ["Comparison", "compare_runs", "find_run"]
+__all__ = ["Comparison", "compare_rows", "compare_runs", "find_run"]
+
+_COMPARED = {"exact_match", "f1"}
+"""Metrics that are compared; others need not stand in both runs, but if so in one version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ def compare_runs(folders: Sequence[Path]) -> tuple[str, tuple[Comparison, ...]]:
     """
     if len(folders) < 2:
         raise InputError("A comparison needs two runs or more. Name their folders.")
+    names = _names(folders)
     metrics = [_metrics(folder) for folder in folders]
     for folder, found in zip(folders[1:], metrics[1:], strict=True):
         _check_same(folders[0], metrics[0], folder, found)
@@ -76,14 +80,21 @@ def compare_runs(folders: Sequence[Path]) -> tuple[str, tuple[Comparison, ...]]:
                 f"The runs {folders[0]} and {folder} answer different questions. Evaluate both "
                 "over one data set, with the same --limit."
             )
-    compared = [
-        _compared(_name(folder, folders), one, rows[0])
-        for folder, one in zip(folders[1:], rows[1:], strict=True)
-    ]
+    return names[0], compare_rows(rows[0], list(zip(names[1:], rows[1:], strict=True)))
+
+
+def compare_rows(
+    first: Sequence[ScoredAnswer], others: Sequence[tuple[str, Sequence[ScoredAnswer]]]
+) -> tuple[Comparison, ...]:
+    """Compare scored answers with the first ones; Holm's correction is over all ``others``.
+
+    Args:
+        first: one a question, with gold answers.
+        others: name and scored answers, over the same questions in the same order.
+    """
+    compared = [_compared(name, rows, first) for name, rows in others]
     corrected = holm([one["p"] for one in compared])
-    return _name(folders[0], folders), tuple(
-        Comparison(**one, p_holm=p) for one, p in zip(compared, corrected, strict=True)
-    )
+    return tuple(Comparison(**one, p_holm=p) for one, p in zip(compared, corrected, strict=True))
 
 
 def find_run(name: str, root: Path | None) -> Path:
@@ -104,11 +115,13 @@ def find_run(name: str, root: Path | None) -> Path:
     )
 
 
-def _name(folder: Path, among: Sequence[Path]) -> str:
-    """The run's name; with its fingerprint where another has the same name."""
-    own = load_manifest(folder, kind="run").name
-    names = [load_manifest(other, kind="run").name for other in among]
-    return own if names.count(own) == 1 else f"{own} {folder.resolve().name[:8]}"
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The runs' names; with the fingerprint where another has the same name."""
+    names = [load_manifest(folder, kind="run").name for folder in folders]
+    return [
+        name if names.count(name) == 1 else f"{name} {folder.resolve().name[:8]}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
 
 
 def _metrics(folder: Path) -> Mapping[str, Any]:
@@ -123,12 +136,20 @@ def _metrics(folder: Path) -> Mapping[str, Any]:
 def _check_same(
     first: Path, ours: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]
 ) -> None:
-    for field, what in (("data_sha256", "data"), ("metric_versions", "versions of metrics")):
-        if ours.get(field) != theirs.get(field):
+    versions, others = ours.get("metric_versions", {}), theirs.get("metric_versions", {})
+    names = sorted(_COMPARED | (versions.keys() & others.keys()))
+    for what, one, another in (
+        ("data", ours.get("data_sha256"), theirs.get("data_sha256")),
+        (
+            "versions of metrics",
+            {name: versions.get(name) for name in names},
+            {name: others.get(name) for name in names},
+        ),
+    ):
+        if one != another:
             raise ArtifactMismatchError(
                 f"The runs {first} and {other} cannot be compared: their {what} differ "
-                f"({ours.get(field)} and {theirs.get(field)}). Evaluate both anew with one version "
-                "over one data set."
+                f"({one} and {another}). Evaluate both anew with one version over one data set."
             )
 
 

@@ -12,7 +12,7 @@ from rag_frozen.artifacts.provenance import describe_hardware
 from rag_frozen.evaluation.scoring import ScoredAnswer
 from rag_frozen.pipeline import Pipeline
 
-__all__ = ["PartCost", "TokensRead", "describe_costs", "peak_memory"]
+__all__ = ["PartCost", "TokensRead", "describe_costs", "describe_machine", "peak_memory"]
 
 _MIB = 2**20
 
@@ -66,7 +66,6 @@ def describe_costs(
         questions: so many were answered by this process.
     """
     parts = list(_parts(pipeline, rows, before, max(1, questions)))
-    machine = describe_hardware()
     return {
         "seconds": {stage: round(spent, 6) for stage, spent in seconds.items()},
         "tokens": {
@@ -75,12 +74,7 @@ def describe_costs(
             **{part.part: round(part.tokens, 1) for part in parts if part.part != "reader"},
         },
         "peak_memory_mib": round(peak_memory() / _MIB, 1),
-        "machine": {
-            "cpu": machine.cpu,
-            "cores": machine.cores,
-            "memory_gib": round((machine.memory_bytes or 0) / 2**30, 1),
-            "device": machine.accelerator or "cpu",
-        },
+        "machine": describe_machine(),
         "parameters": [
             {
                 **{k: v for k, v in asdict(part).items() if k not in ("parameters", "trained")},
@@ -89,6 +83,17 @@ def describe_costs(
             }
             for part in parts
         ],
+    }
+
+
+def describe_machine() -> dict[str, Any]:  # Any: JSON values
+    """The machine: processor, cores, memory (GiB) and accelerator."""
+    machine = describe_hardware()
+    return {
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "memory_gib": round((machine.memory_bytes or 0) / 2**30, 1),
+        "device": machine.accelerator or "cpu",
     }
 
 

@@ -27,7 +27,7 @@ from rag_frozen.evaluation.formats import QuestionFormat, Row, read_beir, rows_o
 from rag_frozen.models.source import pocket_folder
 from rag_frozen.types import Passage, Question
 
-__all__ = ["read_examples", "read_hub_examples", "read_pocket_examples"]
+__all__ = ["read_examples", "read_hub_examples", "read_pocket_examples", "read_text"]
 
 _TAGS = ("style", "wording")
 _SHOWN = 80  # characters of a malformed line that a message shows
@@ -76,6 +76,7 @@ def read_examples(
     """
     if path.is_dir():
         rows = read_beir(path, split=split)
+        allow_unanswerable = True  # most BEIR sets judge passages and name no answers
         data = b"".join(_read_bytes(path / one) for one in ("queries.jsonl", f"qrels/{split}.tsv"))
     else:
         data = _read_bytes(path)
@@ -150,6 +151,16 @@ def _hub_row(row: Row) -> dict[str, Any]:
     return made if given is None else {**made, "id": str(given)}
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file, plain or gzipped, in UTF-8.
+
+    Raises:
+        InputError: when it cannot be opened.
+        DataFormatError: when it is in another encoding; the message names the line.
+    """
+    return _decode(path, _read_bytes(path))
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
@@ -195,6 +206,7 @@ def _example(where: str, line: int, row: Row, allow_unanswerable: bool) -> Examp
         None if gold is None else str(gold),
         tuple((tag, str(row[tag])) for tag in _TAGS if row.get(tag) is not None),
         _gold_passage(row, question_id if gold is None else str(gold)),
+        qrels=tuple(row.get("qrels") or ()),
     )
 
 

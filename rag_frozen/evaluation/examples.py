@@ -15,7 +15,8 @@ class Example:
 
     ``gold_passage_id`` names a passage of the corpus that answers it; ``tags`` are (name, value)
     pairs by which results are broken down; ``gold_passage`` is the answering passage itself, where
-    the data carry its text. With ``patterns`` the answers are regular expressions.
+    the data carry its text. With ``patterns`` the answers are regular expressions. ``qrels`` are
+    (passage id, grade) of the judged passages, where the data have more than the gold one.
     """
 
     question: Question
@@ -24,6 +25,13 @@ class Example:
     tags: tuple[tuple[str, str], ...] = ()
     gold_passage: Passage | None = None
     patterns: bool = False
+    qrels: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def judged(self) -> tuple[tuple[str, int], ...]:
+        """The qrels; the gold passage alone, of grade 1, where there are none."""
+        gold = self.gold_passage_id
+        return self.qrels or (((gold, 1),) if gold is not None else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,15 @@ from typing import Any
 from rag_frozen.errors import DataFormatError, InputError
 from rag_frozen.recipes.evaluation import QuestionFormat
 
-__all__ = ["FORMATS", "QuestionFormat", "Row", "read_beir", "rows_of", "tell_format"]
+__all__ = [
+    "FORMATS",
+    "QuestionFormat",
+    "Row",
+    "json_lines",
+    "read_beir",
+    "rows_of",
+    "tell_format",
+]
 
 Row = Mapping[str, Any]  # Any: not checked yet
 
@@ -62,33 +70,33 @@ def rows_of(path: Path, text: str, form: QuestionFormat) -> Iterator[tuple[str, 
 
 def read_beir(folder: Path, *, split: str) -> Iterator[tuple[str, Row]]:
     """Yield the questions of a BEIR folder that its qrels judge: ``queries.jsonl`` and
-    ``qrels/SPLIT.tsv``. The best judged passage is the gold one; answers come from
+    ``qrels/SPLIT.tsv``. The best judged passage is the gold one (ties by id); answers come from
     ``metadata.answer`` where a data set has them, and are empty elsewhere.
 
     Raises:
         InputError: when a file is missing.
         DataFormatError: for a malformed line.
     """
-    judged: dict[str, tuple[float, str]] = {}
+    judged: dict[str, dict[str, int]] = {}
     qrels = folder / "qrels" / f"{split}.tsv"
     for number, line in _lines(_text(qrels)):
         parts = line.split("\t")
         if number == 1 and parts[:2] == ["query-id", "corpus-id"]:
             continue
         try:
-            query, passage, grade = parts[0], parts[1], float(parts[2])
+            query, passage, grade = parts[0], parts[1], int(parts[2])
         except (IndexError, ValueError) as error:
             raise DataFormatError(
-                f"{qrels}, line {number}: expected query-id<TAB>corpus-id<TAB>score, found "
-                f"{line[:_SHOWN]!r}"
+                f"{qrels}, line {number}: expected query-id<TAB>corpus-id<TAB>score (a whole "
+                f"number), found {line[:_SHOWN]!r}"
             ) from error
-        if grade > 0 and (query not in judged or grade > judged[query][0]):
-            judged[query] = (grade, passage)
+        judged.setdefault(query, {})[passage] = grade
     queries = folder / "queries.jsonl"
     for number, line in _lines(_text(queries)):
         row = _object(queries, number, line)
         key = str(row.get("_id"))
-        if key in judged:
+        grades = judged.get(key, {})
+        if any(grade > 0 for grade in grades.values()):
             found = (row.get("metadata") or {}).get("answer", [])
             answers = [found] if isinstance(found, str) else list(found)
             yield (
@@ -97,9 +105,17 @@ def read_beir(folder: Path, *, split: str) -> Iterator[tuple[str, Row]]:
                     "id": key,
                     "question": row.get("text"),
                     "answers": answers,
-                    "gold": judged[key][1],
+                    "gold": min(grades, key=lambda one: (-grades[one], one)),
+                    "qrels": tuple(grades.items()),
                 },
             )
+
+
+def json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a JSONL text with their line numbers; raise ``DataFormatError`` for a
+    line that is none."""
+    for number, line in _lines(text):
+        yield number, _object(path, number, line)
 
 
 def _jsonl(path: Path, text: str) -> Iterator[tuple[str, Row]]:

@@ -57,7 +57,8 @@ def with_gold_passages(pipeline: Pipeline, data: ExampleSet) -> tuple[Pipeline, 
                 "row the fields title and text, or evaluate with: --set passages=retrieved"
             )
         passage = replace(example.gold_passage, id=example.question.id)
-        examples.append(replace(example, gold_passage_id=passage.id, gold_passage=passage))
+        whole = replace(example, gold_passage_id=passage.id, gold_passage=passage)
+        examples.append(replace(whole, qrels=((passage.id, 0),)))  # given, not found
     passages = {one.question.id: one.gold_passage for one in examples if one.gold_passage}
     store = _GoldPassages(passages)
     rankings = {passage_id: (Hit(passage_id, 1.0),) for passage_id in passages}

@@ -7,12 +7,14 @@ from dataclasses import replace
 from rag_frozen.errors import RecipeError
 from rag_frozen.evaluation.datasets import read_examples, read_hub_examples, read_pocket_examples
 from rag_frozen.evaluation.examples import ExampleSet
-from rag_frozen.recipes.evaluation import EvalRecipe, FileData, HubQuestions
+from rag_frozen.evaluation.text_rows import read_text_rows
+from rag_frozen.recipes.ablation import AblationRecipe
+from rag_frozen.recipes.evaluation import EvalRecipe, FileData, HubQuestions, TextRows
 
 __all__ = ["load_examples"]
 
 
-def load_examples(recipe: EvalRecipe) -> ExampleSet:
+def load_examples(recipe: EvalRecipe | AblationRecipe) -> ExampleSet:
     """Read the recipe's data set, under the recipe's name, cut to its limit.
 
     Raises:
@@ -23,9 +25,9 @@ def load_examples(recipe: EvalRecipe) -> ExampleSet:
     return data if recipe.limit is None else data.first(recipe.limit)
 
 
-def _all_examples(recipe: EvalRecipe) -> ExampleSet:
+def _all_examples(recipe: EvalRecipe | AblationRecipe) -> ExampleSet:
     match recipe.data:
-        case FileData(path=None):
+        case FileData(path=None) | TextRows(path=None):
             raise RecipeError(
                 f"The evaluation {recipe.name} reads a local file. Name it with: "
                 "--set data.path=FILE"
@@ -38,6 +40,8 @@ def _all_examples(recipe: EvalRecipe) -> ExampleSet:
                 allow_unanswerable=file.unanswerable,
                 patterns=file.patterns,
             )
+        case TextRows(path=path) as rows if path is not None:
+            return read_text_rows(rows, path)
         case HubQuestions(path=path) if path is not None:
             return read_examples(path)
         case HubQuestions() as hub:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.funnel import with_losses
 from rag_frozen.evaluation.in_corpus import answers_in_corpus
-from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer, score_answer
+from rag_frozen.evaluation.scoring import FINAL, KnownAnswers, ScoredAnswer, score_answer
 from rag_frozen.evaluation.summary import DEPTHS, EvalResult, summarize
 from rag_frozen.pipeline import Pipeline, Prepared, as_questions
 from rag_frozen.types import Answer
@@ -54,6 +54,7 @@ def evaluate(
     chunk_size: int = 64,
     overlap: bool = False,
     search_corpus: bool = False,
+    metrics: Sequence[str] = (),
     progress: Callable[[EvalProgress], None] = lambda progress: None,
 ) -> EvalResult:
     """Answer every question and score the answers, all in memory.
@@ -64,6 +65,7 @@ def evaluate(
         chunk_size: questions a batch.
         overlap: see :func:`answer_chunks`.
         search_corpus: see :func:`place_losses`.
+        metrics: names of ``TEXT_METRICS`` to compute beside the standing ones.
         progress: is told after each chunk.
 
     Raises:
@@ -81,6 +83,8 @@ def evaluate(
         data_sha256=data.sha256,
         pipeline=pipeline.name,
         seconds=seconds,
+        patterns=any(example.patterns for example in data.examples),
+        metrics=metrics,
     )
 
 
@@ -91,6 +95,7 @@ def answer_chunks(
     chunk_size: int,
     start: int = 0,
     overlap: bool = False,
+    known: KnownAnswers | None = None,
 ) -> Iterator[ChunkDone]:
     """Answer and score, chunk by chunk.
 
@@ -102,6 +107,7 @@ def answer_chunks(
             batches are those of an undisturbed run.
         overlap: prepare a chunk (retrieve to pack) while the one before it is read. Faster where
             the reader is on another device than the rest.
+        known: what was found out before of which passages answer; what is found out is added.
 
     Raises:
         InputError: when a question cannot be asked; before any is answered.
@@ -112,7 +118,9 @@ def answer_chunks(
     for chunk, ready in zip(chunks, prepared(pipeline, chunks), strict=True):
         answers = pipeline.read(ready)
         scored = tuple(
-            score_answer(pipeline.store, example, answer, offered=pipeline.rerank_depth)
+            score_answer(
+                pipeline.store, example, answer, offered=pipeline.rerank_depth, known=known
+            )
             for example, answer in zip(chunk, answers, strict=True)
         )
         yield ChunkDone(tuple(answers), scored)

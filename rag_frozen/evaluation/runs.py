@@ -20,7 +20,6 @@ import yaml
 
 from rag_frozen.artifacts import (
     Draft,
-    ModelRecord,
     fingerprint,
     load_manifest,
     name_folder,
@@ -28,10 +27,16 @@ from rag_frozen.artifacts import (
     temporary_folder,
     write_artifact,
 )
-from rag_frozen.artifacts.provenance import package_versions, project_commit
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
 from rag_frozen.evaluation.costs import TokensRead, describe_costs
 from rag_frozen.evaluation.examples import ExampleSet
+from rag_frozen.evaluation.identity import (
+    code_version,
+    models_of,
+    pipeline_inputs,
+    prompt_digests,
+)
+from rag_frozen.evaluation.metrics import METRIC_VERSIONS
 from rag_frozen.evaluation.runner import (
     ChunkDone,
     EvalProgress,
@@ -40,10 +45,11 @@ from rag_frozen.evaluation.runner import (
     place_losses,
     running_score,
 )
-from rag_frozen.evaluation.scoring import ScoredAnswer
+from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
+from rag_frozen.evaluation.text_metrics import TEXT_METRICS
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.retrieval.replay import trec_lines
 
@@ -74,12 +80,14 @@ class RunOptions:
     """How a run is made; see :func:`rag_frozen.evaluation.runner.answer_chunks`.
 
     ``until`` is the last stage of the pipeline: before ``read`` there are rankings, no answers.
+    ``metrics`` names metrics beside the standing ones, of ``text_metrics``.
     """
 
     chunk_size: int = 64
     overlap: bool = False
     search_corpus: bool = False
     until: LastStage = "read"
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ def store_run(
     evaluation: Mapping[str, Any] | None = None,  # Any: JSON values
     progress: Callable[[EvalProgress], None] = lambda progress: None,
     searched: Callable[[int], None] = lambda done: None,
+    known: KnownAnswers | None = None,
 ) -> StoredRun:
     """Evaluate and store; continue an unfinished run of the same pipeline, data and version.
 
@@ -126,6 +135,7 @@ def store_run(
         evaluation: the resolved evaluation recipe.
         progress: is told after each chunk.
         searched: is told how many passages were searched for missed answers.
+        known: which passages answer which question, shared by several runs over the same data.
 
     Raises:
         InputError: when a question cannot be asked, or another process runs the same.
@@ -148,6 +158,7 @@ def store_run(
             chunk_size=options.chunk_size,
             start=resumed,
             overlap=options.overlap,
+            known=known,
         ):
             stream.append(_lines(chunk, pipeline.name), questions=len(chunk.answers))
             rows += chunk.scored
@@ -161,6 +172,8 @@ def store_run(
             pipeline=pipeline.name,
             seconds=seconds,
             answered=options.until == "read",
+            patterns=any(example.patterns for example in data.examples),
+            metrics=options.metrics,
         )
         costs = describe_costs(
             pipeline, rows, result.seconds, before=before, questions=len(rows) - resumed
@@ -179,6 +192,7 @@ def read_run(folder: Path) -> EvalResult:
     """
     manifest = load_manifest(folder, kind="run")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    versions = metrics.get("metric_versions", {})
     if not (folder / _PREDICTIONS).is_file():
         raise InputError(
             f"The run {folder} ends with rankings ({manifest.name}); it has no answers. Read on "
@@ -192,6 +206,8 @@ def read_run(folder: Path) -> EvalResult:
         data_sha256=metrics["data_sha256"],
         pipeline=metrics["pipeline"],
         seconds=seconds,
+        patterns=versions.get("exact_match") == METRIC_VERSIONS["regex_match"],
+        metrics=[name for name in versions if name in TEXT_METRICS],
     )
 
 
@@ -245,10 +261,8 @@ def _identity(
     """What an unfinished run must share with the process that continues it."""
     inputs = {
         "data": data.sha256,
-        **pipeline.artifacts,
-        **{role: model.digest for role, model in _models(pipeline).items()},
-        **{f"version of {name}": version for name, version in package_versions().items()},
-        "commit": project_commit() or "",
+        **pipeline_inputs(pipeline),
+        **code_version(),
         "chunk_size": str(options.chunk_size),
     }
     return fingerprint(recipe, inputs)
@@ -321,6 +335,7 @@ def _seal(
         "data": data.sha256,
         "answers": _answers_digest(files.get(_PREDICTIONS, ""), stream.path(_FINAL_RUN)),
         **pipeline.artifacts,
+        **prompt_digests(pipeline.recipe.get("prompt")),
     }
     with write_artifact(
         folder,
@@ -328,7 +343,7 @@ def _seal(
         name=folder.name,
         recipe=recipe,
         inputs=inputs,
-        models=_models(pipeline),
+        models=models_of(pipeline),
         by_fingerprint=True,
     ) as draft:
         _write(draft, files, stream)
@@ -353,20 +368,10 @@ def _answers_digest(predictions: str, ranking: Path) -> str:
 
 
 def _qrels(data: ExampleSet) -> str:
-    """Gold passages in TREC's form: ``question-id 0 passage-id 1``."""
+    """Judged passages in TREC's form: ``question-id 0 passage-id grade``."""
     return "".join(
-        f"{one.question.id} 0 {one.gold_passage_id} 1\n"
+        f"{one.question.id} 0 {passage} {grade}\n"
         for one in data.examples
-        if one.gold_passage_id and one.gold_passage_id.split() == [one.gold_passage_id]
+        for passage, grade in one.judged
+        if passage.split() == [passage]
     )
-
-
-def _models(pipeline: Pipeline) -> dict[str, ModelRecord]:
-    """The models whose digests the stages know."""
-    records = {}
-    for role, stage in (("reranker", pipeline.reranker), ("reader", pipeline.reader)):
-        digest = getattr(stage, "digest", None)
-        name = (pipeline.recipe.get(role) or {}).get("model")
-        if isinstance(digest, str) and isinstance(name, str):
-            records[role] = ModelRecord(name=name, digest=digest)
-    return records

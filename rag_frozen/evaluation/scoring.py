@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rag_frozen.evaluation.examples import Example
@@ -19,15 +19,27 @@ from rag_frozen.evaluation.metrics import (
     has_pattern,
     regex_match,
 )
+from rag_frozen.evaluation.relevance import relevance_scores
 from rag_frozen.protocols import PassageStore
 from rag_frozen.types import Answer, Evidence, Ranking
 
-__all__ = ["DEEPEST", "FINAL", "PackedPassage", "ScoredAnswer", "Stage", "score_answer"]
+__all__ = [
+    "DEEPEST",
+    "FINAL",
+    "KnownAnswers",
+    "PackedPassage",
+    "ScoredAnswer",
+    "Stage",
+    "score_answer",
+]
 
 DEEPEST = 100
 """Hits of each ranking that are looked at."""
 FINAL = "final"
 """The name of the ranking that packing was given."""
+
+KnownAnswers = dict[str, dict[str, bool]]
+"""By question id and passage id: whether the passage holds a gold answer."""
 
 Stage = Literal["corpus", "retrieval", "reranking", "packing", "reading"]
 """Where a question is lost: see :mod:`rag_frozen.evaluation.funnel`."""
@@ -59,7 +71,8 @@ class ScoredAnswer:
     passage holds a gold answer (one of which only the beginning fitted counts whole),
     ``gold_in_prompt`` whether the gold passage is packed (None where the data name none),
     ``in_corpus`` whether any passage of the corpus holds one (None until that was asked).
-    ``lost_at`` is None for a right answer and for a question without gold answers.
+    ``lost_at`` is None for a right answer and for a question without gold answers. ``relevance``
+    holds each ranking's scores against the qrels, in [0, 1], where there are any.
     """
 
     id: str
@@ -82,6 +95,7 @@ class ScoredAnswer:
     gold_in_prompt: bool | None
     in_corpus: bool | None = None
     lost_at: Stage | None = None
+    relevance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """The fields as plain JSON values, scores with six digits."""
@@ -89,6 +103,10 @@ class ScoredAnswer:
         for name in ("confidence", "logprob", "f1"):
             value = values[name]
             values[name] = round(value, 6) if math.isfinite(value) else None
+        values["relevance"] = {
+            ranking: {name: round(value, 6) for name, value in scores.items()}
+            for ranking, scores in self.relevance.items()
+        }
         return values
 
     @classmethod
@@ -112,7 +130,12 @@ class ScoredAnswer:
 
 
 def score_answer(
-    store: PassageStore, example: Example, answer: Answer, *, offered: int
+    store: PassageStore,
+    example: Example,
+    answer: Answer,
+    *,
+    offered: int,
+    known: KnownAnswers | None = None,
 ) -> ScoredAnswer:
     """Compare an answer with the gold answers.
 
@@ -121,11 +144,14 @@ def score_answer(
         example: the question with its gold answers.
         answer: the pipeline's.
         offered: so many of the final ranking's hits were offered to packing.
+        known: what was found out before; what is found out here is added to it.
     """
     rankings = {**dict(answer.rankings), FINAL: answer.hits}
     if not answer.hits:
         rankings = {}
-    answering = _Answering(store, example)
+    answering = _Answering(
+        store, example, {} if known is None else known.setdefault(example.question.id, {})
+    )
     packed = tuple(_packed(evidence, example) for evidence in answer.evidence)
     gold = example.gold_passage_id
     context, generation = answer.context, answer.generation
@@ -150,6 +176,11 @@ def score_answer(
         else {},
         in_prompt=any(one.has_answer for one in packed),
         gold_in_prompt=None if gold is None else any(one.id == gold for one in packed),
+        relevance={
+            name: scores
+            for name, ranking in rankings.items()
+            if (scores := relevance_scores(ranking[:DEEPEST], example.judged))
+        },
     ).rounded()
 
 
@@ -177,10 +208,10 @@ def _packed(evidence: Evidence, example: Example) -> PackedPassage:
 class _Answering:
     """Finds the first answering hit of rankings that share most of their passages."""
 
-    def __init__(self, store: PassageStore, example: Example) -> None:
+    def __init__(self, store: PassageStore, example: Example, known: dict[str, bool]) -> None:
         self._store = store
         self._example = example
-        self._known: dict[str, bool] = {}
+        self._known = known
 
     def first(self, ranking: Ranking) -> int | None:
         if not self._example.answers:

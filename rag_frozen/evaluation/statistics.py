@@ -22,6 +22,9 @@ __all__ = [
 _POWER_AND_LEVEL = 1.959964 + 0.841621
 """Normal quantiles of a two-sided level of 5 % and a power of 80 %."""
 
+_AT_ONCE = 100
+"""Resamples that are drawn together."""
+
 
 def bootstrap_interval(
     values: Sequence[float], *, level: float = 0.95, samples: int = 2_000, seed: int = 0
@@ -150,5 +153,9 @@ def _check_paired(ours: Sequence[float], theirs: Sequence[float]) -> None:
 
 def _resampled_means(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
-    draws = [values[generator.integers(0, len(values), len(values))] for _ in range(samples)]
-    return np.array([float(drawn.mean()) for drawn in draws])
+    n = len(values)
+    means = [
+        values[generator.integers(0, n, (min(_AT_ONCE, samples - done), n))].mean(axis=1)
+        for done in range(0, samples, _AT_ONCE)
+    ]
+    return np.concatenate(means)

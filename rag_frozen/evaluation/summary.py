@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from rag_frozen.evaluation.calibration import expected_calibration_error
 from rag_frozen.evaluation.funnel import FunnelStage, funnel
 from rag_frozen.evaluation.metrics import METRIC_VERSIONS
+from rag_frozen.evaluation.relevance import RELEVANCE_VERSIONS, mean_relevance
 from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
 from rag_frozen.evaluation.statistics import bootstrap_interval
+from rag_frozen.evaluation.text_metrics import TEXT_METRICS, score_texts
 
 __all__ = ["DEPTHS", "EvalResult", "summarize"]
 
@@ -52,6 +54,12 @@ class EvalResult:
     scored: tuple[ScoredAnswer, ...]
     answered: bool = True
     """False for a run that ends with rankings: scores of answers are then left out."""
+    patterns: bool = False
+    """True when the gold answers are regular expressions, matched as CuratedTREC's are."""
+    texts: Mapping[str, float] = field(default_factory=dict)
+    """The metrics that the recipe asks for beside the standing ones."""
+    relevance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """nDCG, MRR and recall of each ranking against the qrels, where there are any."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -59,6 +67,7 @@ class EvalResult:
         gold = {} if self.gold_in_prompt is None else {"gold_in_prompt": self.gold_in_prompt}
         final = self.recall.get(FINAL, {})
         recall = {f"answer_recall@{k}": value for k, value in final.items()}
+        recall |= self.relevance.get(FINAL, {})
         if not self.answered:
             return recall
         return {
@@ -67,7 +76,20 @@ class EvalResult:
             **recall,
             "answer_in_prompt": self.in_prompt,
             **gold,
+            **self.texts,
         }
+
+    @property
+    def metric_versions(self) -> dict[str, str]:
+        """Name and version of every metric that this result holds."""
+        standing = {name: METRIC_VERSIONS[name] for name in _REPORTED}
+        if self.patterns:
+            standing["exact_match"] = METRIC_VERSIONS["regex_match"]
+            standing["answer_recall"] = METRIC_VERSIONS["regex_recall"]
+        if not self.answered:
+            standing = {"answer_recall": standing["answer_recall"]}
+        judged = RELEVANCE_VERSIONS if self.relevance else {}
+        return {**standing, **judged, **{name: TEXT_METRICS[name].version for name in self.texts}}
 
     def _calibration_error(self) -> float | None:
         asked = [row for row in self.scored if row.answers]
@@ -82,12 +104,11 @@ class EvalResult:
 
     def to_json(self) -> dict[str, object]:
         """The scores as plain JSON values, without the answers and without times."""
-        versions = {name: METRIC_VERSIONS[name] for name in _REPORTED}
         recall = {
             name: {str(k): round(value, 4) for k, value in of_one.items()}
             for name, of_one in self.recall.items()
         }
-        common = {
+        common: dict[str, object] = {
             "data": self.data,
             "data_sha256": self.data_sha256,
             "pipeline": self.pipeline,
@@ -96,8 +117,13 @@ class EvalResult:
             "recall": recall,
             "unanswerable": self.unanswerable,
         }
+        if self.relevance:
+            common["relevance"] = {
+                name: {measure: round(value, 4) for measure, value in of_one.items()}
+                for name, of_one in self.relevance.items()
+            }
         if not self.answered:
-            return {**common, "metric_versions": {"answer_recall": versions["answer_recall"]}}
+            return {**common, "metric_versions": self.metric_versions}
         interval = [round(end, 4) for end in self.exact_match_interval] if self.questions else None
         return {
             **common,
@@ -110,7 +136,7 @@ class EvalResult:
             "mean_confidence": round(self.mean_confidence, 4),
             "mean_confidence_unanswerable": round(self.mean_confidence_unanswerable, 4),
             "expected_calibration_error": self._calibration_error(),
-            "metric_versions": versions,
+            "metric_versions": self.metric_versions,
         }
 
 
@@ -122,6 +148,8 @@ def summarize(
     pipeline: str,
     seconds: Sequence[Mapping[str, float]] = (),
     answered: bool = True,
+    patterns: bool = False,
+    metrics: Sequence[str] = (),
 ) -> EvalResult:
     """Sum up.
 
@@ -130,6 +158,11 @@ def summarize(
         data, data_sha256, pipeline: names for the record.
         seconds: of each question by stage.
         answered: False when the run ends with rankings.
+        patterns: the gold answers are regular expressions.
+        metrics: names of ``TEXT_METRICS`` to compute beside the standing ones.
+
+    Raises:
+        InputError: when a metric is not known or cannot take these answers.
     """
     asked = [row for row in rows if row.answers]
     rest = [row for row in rows if not row.answers]
@@ -160,7 +193,20 @@ def summarize(
         seconds=_mean_seconds(seconds),
         scored=tuple(rows),
         answered=answered,
+        patterns=patterns,
+        texts=score_texts(
+            metrics, [row.prediction for row in asked], [row.answers for row in asked]
+        )
+        if answered
+        else {},
+        relevance=_relevance(rows),
     )
+
+
+def _relevance(rows: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:
+    """Over the questions with qrels, whether they have an answer or not."""
+    names = dict.fromkeys(name for row in rows for name in row.relevance)
+    return {name: mean_relevance(row.relevance.get(name, {}) for row in rows) for name in names}
 
 
 def _recall(rows: Sequence[ScoredAnswer]) -> dict[str, dict[int, float]]:

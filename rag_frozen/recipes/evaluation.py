@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "EvalRecipe",
@@ -15,7 +17,10 @@ __all__ = [
     "MetricName",
     "MetricSettings",
     "PocketQuestions",
+    "TextRows",
 ]
+
+_FIELD = re.compile(r"[A-Za-z_]\w*(\[\d+\])?")
 
 QuestionFormat = Literal[
     "jsonl", "dpr-tsv", "dpr-json", "kilt", "squad", "triviaqa", "webquestions", "beir"
@@ -30,6 +35,21 @@ MetricName = Literal[
     "answer_recall@100",
     "answer_in_prompt",
     "gold_in_prompt",
+    "ndcg@10",
+    "mrr@10",
+    "passage_recall@1",
+    "passage_recall@5",
+    "passage_recall@20",
+    "passage_recall@100",
+    "accuracy",
+    "macro_f1",
+    "rouge1",
+    "rouge2",
+    "rouge_l",
+    "bleu",
+    "efficientqa_match",
+    "gold_in_output",
+    "regex_match",
 ]
 
 
@@ -57,6 +77,45 @@ class FileData(_Frozen):
     split: str = "test"
     unanswerable: bool = False
     patterns: bool = False
+
+
+class TextRows(_Frozen):
+    """Rows of a task in texts: what the reader reads, and what it should write.
+
+    A local file of JSON objects, one a line; named with ``--set data.path=FILE``. ``input`` is
+    written with the row's fields in braces (``"review: {text}"``; ``{choices[0]}`` for an entry of
+    a list, a whole list is written with semicolons); ``target`` names the field of what should be
+    written, ``labels`` says its values in words, ``choices`` names a list of which the target is
+    the place (from 0). A target that is a list of texts accepts each of them. ``group`` makes one
+    example, with all their targets, of rows of the same input. ``tags`` are fields by which the
+    scores are broken down.
+    """
+
+    kind: Literal["text"]
+    path: Path | None = None
+    input: str
+    target: str
+    labels: Mapping[str, str] | None = None
+    choices: str | None = None
+    group: bool = False
+    tags: tuple[str, ...] = ()
+
+    @field_validator("input")
+    @classmethod
+    def _plain_fields(cls, value: str) -> str:
+        for _, name, spec, conversion in Formatter().parse(value):
+            if name is not None and (not _FIELD.fullmatch(name) or spec or conversion):
+                raise ValueError(
+                    f"{value!r} may hold plain fields of a row, such as {{text}} or "
+                    f"{{choices[0]}}, found {{{name}}}; write other braces twice"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> TextRows:
+        if self.labels is not None and self.choices is not None:
+            raise ValueError("give labels or choices, not both")
+        return self
 
 
 class HubQuestions(_Frozen):
@@ -94,7 +153,9 @@ class EvalRecipe(_Frozen):
     kind: Literal["eval"]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
     pipeline: str
-    data: Annotated[PocketQuestions | FileData | HubQuestions, Field(discriminator="kind")]
+    data: Annotated[
+        PocketQuestions | FileData | HubQuestions | TextRows, Field(discriminator="kind")
+    ]
     passages: Literal["retrieved", "gold"] = "retrieved"
     limit: int | None = Field(None, ge=1)
     chunk_size: int = Field(64, ge=1)

@@ -11,6 +11,7 @@ from rag_frozen.types import Hit, Question, Ranking, sort_hits
 
 __all__ = [
     "RRF_CONSTANT",
+    "Fuse",
     "FusionRetriever",
     "reciprocal_rank_fusion",
     "spider_fusion",
@@ -21,6 +22,7 @@ RRF_CONSTANT = 60
 """Cormack, Clarke and Buettcher 2009, *Reciprocal Rank Fusion*, section 2."""
 
 Fuse = Callable[[Sequence[Ranking]], Ranking]
+"""Makes one ranking of several of the same question."""
 
 
 def reciprocal_rank_fusion(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.evaluation import EvalRecipe
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import list_recipes, load_recipe
@@ -17,6 +18,7 @@ from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.settings import ReaderTraining
 
 ROOT = Path(__file__).parents[2]
+EVALUATIONS = {"ablation": AblationRecipe, "eval": EvalRecipe}
 TRAININGS = {
     "pocket-reader": ReaderTraining,
     "pocket-reranker": RerankerTraining,
@@ -49,10 +51,11 @@ def test_pipeline_recipes_load_and_name_an_index_with_what_they_search(name: str
 
 @pytest.mark.parametrize("name", list_recipes("eval"))
 def test_evaluation_recipes_load_and_name_a_pipeline(name: str):
-    if _kind("eval", name) == "prompt-study":
+    kind = _kind("eval", name)
+    if kind == "prompt-study":
         assert load_recipe(name, PromptStudy, folder="eval").name == name
         return
-    recipe = load_recipe(name, EvalRecipe, folder="eval")
+    recipe = load_recipe(name, EVALUATIONS[kind], folder="eval")
     assert recipe.name == name
     assert recipe.pipeline in list_recipes("pipelines")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-__all__ = ["Bar", "Line", "bars", "lines"]
+__all__ = ["Bar", "Line", "bars", "interval", "lines"]
 
 _WIDTH = 440
 _ROW = 30
@@ -109,9 +109,27 @@ def lines(
     return _svg("".join(parts), height=height, title=title, said=said)
 
 
-def _svg(content: str, *, height: int, title: str, said: str) -> Markup:
+def interval(low: float, middle: float, high: float, *, bound: float, title: str) -> Markup:
+    """An interval on an axis from ``-bound`` to ``bound``, with a line at 0 and a mark at its
+    middle."""
+    width, height = 180, 20
+
+    def at(value: float) -> float:
+        share = (value + bound) / (2 * bound) if bound > 0 else 0.5
+        return 6 + max(0.0, min(1.0, share)) * (width - 12)
+
+    parts = (
+        f'<line x1="{at(0):.1f}" y1="0" x2="{at(0):.1f}" y2="{height}" class="grid dashed"/>'
+        f'<line x1="{at(low):.1f}" y1="10" x2="{at(high):.1f}" y2="10" class="curve c0"/>'
+        f'<rect x="{at(middle) - 3.5:.1f}" y="6.5" width="7" height="7" class="fill"/>'
+    )
+    said = f"{middle:+.1f}, from {low:+.1f} to {high:+.1f}"
+    return _svg(parts, height=height, width=width, title=title, said=said)
+
+
+def _svg(content: str, *, height: int, title: str, said: str, width: int = _WIDTH) -> Markup:
     return Markup(  # every text in it was escaped above
-        f'<svg viewBox="0 0 {_WIDTH} {max(height, 1)}" role="img" '
+        f'<svg viewBox="0 0 {width} {max(height, 1)}" role="img" '
         f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
         f"<desc>{escape(said)}</desc>{content}</svg>"
     )

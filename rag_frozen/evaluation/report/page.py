@@ -25,7 +25,7 @@ from rag_frozen.evaluation.report.numbers import (
 from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
 from rag_frozen.evaluation.summary import EvalResult
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["page_environment", "render_report", "write_report"]
 
 _EXAMPLES = 5
 _EXPLAINED = {
@@ -53,25 +53,33 @@ def write_report(path: Path, result: EvalResult, *, costs: Mapping[str, Any] | N
 
 def render_report(result: EvalResult, *, costs: Mapping[str, Any] | None) -> str:
     """Return the page. Everything that comes from data is escaped."""
-    environment = Environment(
+    asked = [row for row in result.scored if row.answers]
+    return (
+        page_environment()
+        .get_template("report.html.jinja")
+        .render(
+            result=result,
+            tiles=_tiles(result),
+            funnel=_funnel(result),
+            stages=_stages(result),
+            recall=_recall(result),
+            breakdowns=_breakdowns(result, asked),
+            calibration=_calibration(asked),
+            time=_time(result),
+            costs=costs,
+            rows=_embedded([_plain(row) for row in result.scored]),
+        )
+    )
+
+
+def page_environment() -> Environment:
+    """The templates of all pages."""
+    return Environment(
         loader=PackageLoader("rag_frozen.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    asked = [row for row in result.scored if row.answers]
-    return environment.get_template("report.html.jinja").render(
-        result=result,
-        tiles=_tiles(result),
-        funnel=_funnel(result),
-        stages=_stages(result),
-        recall=_recall(result),
-        breakdowns=_breakdowns(result, asked),
-        calibration=_calibration(asked),
-        time=_time(result),
-        costs=costs,
-        rows=_embedded([_plain(row) for row in result.scored]),
     )
 
 

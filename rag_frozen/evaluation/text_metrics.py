@@ -1,0 +1,182 @@
+"""Metrics of written texts that a recipe may ask for, each with a name, a version, a definition.
+
+Each scores all predictions of a run together, in percent. ROUGE is rouge-score's (the Google
+Research package that papers cite), BLEU is sacrebleu's, accuracy and macro F1 scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rag_frozen.errors import InputError, MissingPackageError
+from rag_frozen.evaluation.metrics import (
+    METRIC_VERSIONS,
+    efficientqa_match,
+    gold_in_output,
+    regex_match,
+)
+
+__all__ = ["TEXT_METRICS", "TextMetric", "normalize_label", "score_texts"]
+
+Score = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class TextMetric:
+    """``score`` takes predictions and, for each, its gold texts (at least one); percent."""
+
+    version: str
+    definition: str
+    score: Score
+
+
+def score_texts(
+    names: Sequence[str], predictions: Sequence[str], golds: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """Score predictions by the metrics named, in percent; nothing where there is no prediction.
+
+    Raises:
+        InputError: for a metric that is not known, or one that cannot take these golds.
+        MissingPackageError: when the package of a metric is not installed.
+
+    >>> score_texts(["gold_in_output"], ["it is Rome.", "Oslo"], [["Rome"], ["Bern"]])
+    {'gold_in_output': 50.0}
+    """
+    unknown = [name for name in names if name not in TEXT_METRICS]
+    if unknown:
+        raise InputError(
+            f"There is no metric {unknown[0]!r} of texts. There are: {', '.join(TEXT_METRICS)}."
+        )
+    if not predictions:
+        return {}
+    return {name: TEXT_METRICS[name].score(predictions, golds) for name in names}
+
+
+def normalize_label(text: str) -> str:
+    """Lower case, white space folded, a final full stop removed: what counts of a label.
+
+    >>> normalize_label(" Not  Entailment. ")
+    'not entailment'
+    """
+    return " ".join(text.lower().split()).removesuffix(".").rstrip()
+
+
+def _share(
+    match: Callable[[str, Sequence[str]], bool],
+    predictions: Sequence[str],
+    golds: Sequence[Sequence[str]],
+) -> float:
+    right = [match(text, gold) for text, gold in zip(predictions, golds, strict=True)]
+    return 100 * sum(right) / len(right)
+
+
+def _regex_share(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+    import re
+
+    try:
+        return _share(regex_match, predictions, golds)
+    except re.error as error:
+        raise InputError(
+            f"regex_match was asked for, and a gold answer is no regular expression: {error}. "
+            "Leave it out, or name data whose answers are patterns (--set data.patterns=true)."
+        ) from error
+
+
+def _labels(
+    predictions: Sequence[str], golds: Sequence[Sequence[str]]
+) -> tuple[list[str], list[str]]:
+    """Gold and predicted labels; of several gold labels the one that was predicted, else the
+    first."""
+    predicted = [normalize_label(text) for text in predictions]
+    true = []
+    for label, accepted in zip(predicted, golds, strict=True):
+        options = [normalize_label(one) for one in accepted]
+        true.append(label if label in options else options[0])
+    return true, predicted
+
+
+def _accuracy(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+    from sklearn.metrics import accuracy_score
+
+    true, predicted = _labels(predictions, golds)
+    return 100 * float(accuracy_score(true, predicted))
+
+
+def _macro_f1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+    from sklearn.metrics import f1_score
+
+    true, predicted = _labels(predictions, golds)
+    labels = sorted(set(true))
+    return 100 * float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
+
+
+def _rouge(kind: str, predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise MissingPackageError("ROUGE needs rouge-score: pip install rouge-score") from error
+    scorer = RougeScorer([kind], use_stemmer=True)
+    found = [
+        scorer.score_multi(list(gold), text)[kind].fmeasure
+        for text, gold in zip(predictions, golds, strict=True)
+    ]
+    return 100 * float(sum(found)) / len(found)
+
+
+def _bleu(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise MissingPackageError("BLEU needs sacrebleu: pip install sacrebleu") from error
+    most = max(map(len, golds))
+    references: Any = [  # Any: sacrebleu takes None for a missing one, its types do not say so
+        [gold[at] if at < len(gold) else None for gold in golds] for at in range(most)
+    ]
+    return float(sacrebleu.corpus_bleu(list(predictions), references).score)
+
+
+TEXT_METRICS: Mapping[str, TextMetric] = {
+    "accuracy": TextMetric(
+        "label-accuracy/1",
+        "share of predictions equal to a gold label: lower case, white space folded, no final "
+        "full stop",
+        _accuracy,
+    ),
+    "macro_f1": TextMetric(
+        "label-macro-f1/1",
+        "mean over the gold labels of each label's F1, labels compared as for accuracy",
+        _macro_f1,
+    ),
+    **{
+        name: TextMetric(
+            f"rouge-score-{kind}-stemmed/1",
+            f"mean over the texts of {kind}'s F-measure, Porter's stemmer on, the best gold text",
+            partial(_rouge, kind),
+        )
+        for name, kind in (("rouge1", "rouge1"), ("rouge2", "rouge2"), ("rouge_l", "rougeL"))
+    },
+    "bleu": TextMetric(
+        "sacrebleu-corpus-13a-exp/1",
+        "BLEU of the whole corpus, all gold texts as references, tokens 13a, exponential smoothing",
+        _bleu,
+    ),
+    "efficientqa_match": TextMetric(
+        METRIC_VERSIONS["efficientqa_match"],
+        "share of predictions equal to a gold answer, after NFD and SQuAD's normalisation",
+        partial(_share, efficientqa_match),
+    ),
+    "gold_in_output": TextMetric(
+        METRIC_VERSIONS["gold_in_output"],
+        "share of normalised predictions that hold a normalised gold answer as a substring",
+        partial(_share, gold_in_output),
+    ),
+    "regex_match": TextMetric(
+        METRIC_VERSIONS["regex_match"],
+        "share of predictions at whose beginning a gold pattern matches, without case",
+        _regex_share,
+    ),
+}
+"""The metrics that a recipe may name beside the standing ones."""
