@@ -106,5 +106,6 @@ def join_processes() -> Share:
         return ALONE
     from accelerate import PartialState
 
-    state = PartialState()
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    state = PartialState(cpu=asked or not torch.cuda.is_available())
     return Share(int(state.process_index), int(state.num_processes), state.device)

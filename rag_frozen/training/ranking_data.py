@@ -170,10 +170,10 @@ def _read_sources(data: RankingData) -> dict[str, list[Row]]:
     named: dict[str, ReadingSource] = {}
     for source in (data.held_out.titles, data.held_out.rows, *data.questions):
         known = named.setdefault(source.name, source)
-        if (known.file, known.hub) != (source.file, source.hub):
+        if known.model_dump(exclude={"weight"}) != source.model_dump(exclude={"weight"}):
             raise RecipeError(
-                f"Two sources are named {source.name}: {known.file} and {source.file}. The "
-                "validation split is taken from the first; give the other another name."
+                f"Two sources are named {source.name} and are not the same: {known} and {source}. "
+                "The validation split is taken from the first; give the other another name."
             )
     return {name: list(read_rows(source, data.path)) for name, source in named.items()}
 
