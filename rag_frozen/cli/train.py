@@ -19,12 +19,15 @@ def run_training(
     recipe: str, *, root: Path | None, overrides: Sequence[str], as_json: bool
 ) -> None:
     """Train, telling step, loss, rate and time left on stderr."""
+    from rag_frozen.training.processes import join_processes
     from rag_frozen.training.train import train
 
     def told(progress: Progress) -> None:
         print(progress_line(progress), file=sys.stderr, flush=True)
 
     done = train(recipe, root=root, overrides=overrides, report=told)
+    if not join_processes().is_main:
+        return
     if as_json:
         row = {"folder": str(done.folder), "metrics": done.metrics, "seconds": done.seconds}
         print(json.dumps({**row, "reused": done.reused, "faults": list(done.faults)}))

@@ -1,6 +1,7 @@
 """The pocket reranker: MiniLM with a score on top; only what was trained is stored.
 
-The word embeddings are MiniLM's; the other weights are rounded to int8 with one scale a row.
+The embedding tables are MiniLM's. The rest is stored in one of two forms: all other weights
+rounded to int8 with one scale a row, or low-rank adapters in bf16 and the score's own layer.
 """
 
 from __future__ import annotations
@@ -10,84 +11,163 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rag_frozen.artifacts import MANIFEST_NAME, verify
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError
 from rag_frozen.models.digest import tensors_digest
+from rag_frozen.models.lora import attach_lora, lora_weights, merge_lora
+from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.rounding import restore_rounded, round_matrices
 
 __all__ = [
+    "add_adapters",
     "begin_classifier",
+    "freeze_embeddings",
     "is_pocket_reranker",
     "load_pocket_classifier",
     "save_pocket_classifier",
 ]
 
 _KIND = "pocket-reranker"
+_WEIGHTS = "model.safetensors"
 _WORDS = "bert.embeddings.word_embeddings.weight"
+_TABLES = (
+    _WORDS,
+    "bert.embeddings.position_embeddings.weight",
+    "bert.embeddings.token_type_embeddings.weight",
+)
+"""MiniLM's, never trained and never stored."""
+_SCORE = "classifier"
 
 
 def begin_classifier(minilm: Path) -> Any:  # Any: a transformers model
     """Make a one-label classifier whose encoder is MiniLM's."""
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(
-        str(minilm), num_labels=1, use_safetensors=True
-    )
+    with quiet_loading():
+        return AutoModelForSequenceClassification.from_pretrained(
+            str(minilm), num_labels=1, use_safetensors=True
+        )
 
 
-def save_pocket_classifier(classifier: Any, folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors``, word embeddings left out, rounded."""
-    tensors = {name: t for name, t in classifier.state_dict().items() if name != _WORDS}
-    tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
+def freeze_embeddings(classifier: Any) -> dict[str, nn.Parameter]:
+    """Let the embedding tables have no gradient, and return them: ``word_embeddings``,
+    ``position_embeddings``, ``token_type_embeddings``."""
+    named = dict(classifier.named_parameters())
+    tables = {name.split(".")[-2]: named[name] for name in _TABLES}
+    for table in tables.values():
+        table.requires_grad_(False)
+    return tables
+
+
+def add_adapters(classifier: Any, *, rank: int, alpha: float) -> None:
+    """Train low-rank adapters on the encoder's linear layers and the score's layer, nothing else.
+
+    Raises:
+        MissingPackageError: when PEFT is not installed.
+    """
+    attach_lora(classifier, rank=rank, alpha=alpha, leave=(_SCORE,))
+    classifier.classifier.requires_grad_(True)
+
+
+def save_pocket_classifier(
+    classifier: Any, folder: Path, *, lora: tuple[int, float] | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors``, embedding tables left out.
+
+    Args:
+        classifier: trained whole, or with adapters.
+        folder: made where it is not there.
+        lora: rank and alpha of the adapters, which alone are then stored, as bf16, with the score's
+            layer as fp32; without it all matrices are rounded to int8.
+    """
+    config: dict[str, object] = {"kind": _KIND, "encoder": "pocket/minilm"}
+    if lora is None:
+        state = classifier.state_dict().items()
+        stored = {n: t for n, t in state if n not in _TABLES and t.is_floating_point()}
+        tensors = round_matrices(stored)
+    else:
+        config |= {"rank": lora[0], "alpha": lora[1]}
+        adapters = lora_weights(classifier).items()
+        tensors = {n: t.to("cpu", torch.bfloat16).contiguous() for n, t in adapters}
+        score = classifier.classifier.state_dict().items()
+        tensors |= {f"{_SCORE}.{n}": t.detach().cpu().contiguous() for n, t in score}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(round_matrices(tensors), str(folder / "model.safetensors"))
-    text = json.dumps({"kind": _KIND, "encoder": "pocket/minilm"}, indent=2)
+    save_file(tensors, str(folder / _WEIGHTS))
+    text = json.dumps(config, indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def is_pocket_reranker(folder: Path) -> bool:
     """True for a folder that :func:`save_pocket_classifier` wrote."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("kind") == _KIND
+    return _config(folder).get("kind") == _KIND
 
 
 def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
-    """Load the classifier, in fp32, its word embeddings from MiniLM.
+    """Load the classifier, in fp32, its embedding tables from MiniLM, adapters merged in.
 
-    Where the folder holds a manifest, the files and MiniLM's word embeddings are checked against
-    the hashes that it records.
+    Where the folder holds a manifest, the files and MiniLM's tables are checked against the hashes
+    that it records.
 
     Raises:
         ArtifactDamagedError: when the weights are missing, truncated, changed or do not fit.
-        ArtifactMismatchError: when ``minilm`` has other word embeddings than it was trained with.
+        ArtifactMismatchError: when ``minilm`` has other embeddings than it was trained with.
     """
     from transformers import BertConfig, BertForSequenceClassification
 
     manifest = verify(folder, kind="model") if (folder / MANIFEST_NAME).is_file() else None
     try:
-        trained = restore_rounded(load_file(str(folder / "model.safetensors")))
-        words = load_file(str(minilm / "model.safetensors"))
-        name = next(name for name in words if name.endswith("word_embeddings.weight"))
-        _check_words(words[name], None if manifest is None else manifest.digests, folder, minilm)
+        stored = load_file(str(folder / _WEIGHTS))
+        source = _named_as_ours(load_file(str(minilm / _WEIGHTS)))
+        words = source[_WORDS]
+        _check_words(words, None if manifest is None else manifest.digests, folder, minilm)
+        state = _state(stored, source, _config(folder))
         config = BertConfig.from_pretrained(str(minilm), num_labels=1)
         classifier = BertForSequenceClassification(config)
-        missing = classifier.load_state_dict({**trained, _WORDS: words[name]}, strict=False)
+        missing = classifier.load_state_dict(state, strict=False)
         lost = [n for n in missing.missing_keys if "position_ids" not in n]
         if lost or missing.unexpected_keys:
             raise ValueError(f"tensors missing {lost}, unexpected {missing.unexpected_keys}")
-    except (OSError, ValueError, RuntimeError, StopIteration, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ArtifactDamagedError(
             f"The reranker in {folder} cannot be loaded: {error}. Install the package again, or "
             "train it again with: rag-frozen train pocket-reranker"
         ) from error
     return classifier.eval()
+
+
+def _config(folder: Path) -> Mapping[str, Any]:  # Any: JSON values
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _named_as_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An encoder's tensors by the names that they have in a classifier."""
+    return {
+        name if name.startswith("bert.") else f"bert.{name}": tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(_SCORE) and tensor.is_floating_point()
+    }
+
+
+def _state(
+    stored: Mapping[str, Tensor], source: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The classifier's whole state: what was stored over what is MiniLM's."""
+    if "rank" not in config:
+        tables = {name: source[name] for name in _TABLES if name in source}
+        return {**tables, **restore_rounded(stored)}
+    score = {name: tensor for name, tensor in stored.items() if name.startswith(_SCORE)}
+    adapter = {name: tensor for name, tensor in stored.items() if name not in score}
+    scale = float(config["alpha"]) / int(config["rank"])
+    return {**merge_lora(source, adapter, scale=scale), **score}
 
 
 def _check_words(

@@ -7,11 +7,9 @@ its own module files, and anything else runs through the sentence-transformers l
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,10 +18,11 @@ from rag_frozen.errors import ModelError
 from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
-from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
+from rag_frozen.retrieval.minilm_adapter import is_adapter, load_adapted_encoder
+from rag_frozen.retrieval.sentence_form import guarded, load_encoder, pooling, read_form
 from rag_frozen.types import Passage
 
 __all__ = ["DprEncoder", "Encoder", "SentenceEncoder", "Vectors"]
@@ -49,17 +48,9 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How a sentence-transformers model makes a vector of its token states."""
-
-    pooling: Literal["mean", "cls"]
-    normalize: bool
-    max_tokens: int
-
-
 class SentenceEncoder:
-    """Any sentence-transformers model; questions and passages share it.
+    """Any sentence-transformers model, or adapters over one that this project trained (kind
+    minilm-adapter in their ``config.json``); questions and passages share it.
 
     Passages are written as ``title. text``.
     """
@@ -80,7 +71,9 @@ class SentenceEncoder:
         self.name = model.name
         self.digest = folder_digest(model.path)
         place = choose_device(device)
-        form = _read_form(model.path)
+        adapted = load_adapted_encoder(model.path) if is_adapter(model.path) else None
+        folder = model.path if adapted is None else adapted.base
+        form = read_form(folder)
         self._tower: TextTower | None = None
         self._memory: StateMemory | None = None
         self._library: Any = None  # Any: SentenceTransformer, which is untyped
@@ -92,15 +85,15 @@ class SentenceEncoder:
             )
             self._width = int(self._library.get_sentence_embedding_dimension())
             return
-        tower = _load_auto(model.path)
+        tower = load_encoder(folder) if adapted is None else adapted.encoder
         self._tower = TextTower(
             tower,
-            model.path,
+            folder,
             place,
             choose_dtype(place, dtype),
             form.max_tokens,
             token_budget,
-            _pool(form),
+            pooling(form),
         )
         self._width = int(tower.config.hidden_size)
 
@@ -209,68 +202,16 @@ class DprEncoder:
         return self._passages.encode([(p.title, p.text) for p in passages])
 
 
-def _pool(form: _Form) -> Callable[[Any, torch.Tensor], torch.Tensor]:
-    def vector(output: Any, mask: torch.Tensor) -> torch.Tensor:
-        states = output.last_hidden_state.float()
-        if form.pooling == "cls":
-            pooled = states[:, 0]
-        else:
-            weights = mask[:, :, None].float()
-            pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-        return torch.nn.functional.normalize(pooled, dim=1) if form.normalize else pooled
-
-    return vector
-
-
 def _dpr_vector(output: Any, mask: torch.Tensor) -> torch.Tensor:
     pooled: torch.Tensor = output.pooler_output
     return pooled
-
-
-def _read_form(folder: Path) -> _Form | None:
-    """Read the modules of a sentence-transformers folder; None for forms not written here."""
-    listed = folder / "modules.json"
-    if not listed.is_file():
-        return None
-    modules = json.loads(listed.read_text(encoding="utf-8"))
-    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        return None
-    if not (folder / "tokenizer.json").is_file() or modules[0]["path"]:
-        return None
-    pooling = json.loads((folder / modules[1]["path"] / "config.json").read_text(encoding="utf-8"))
-    chosen = {name for name, on in pooling.items() if name.startswith("pooling_mode_") and on}
-    named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-    if len(chosen) != 1 or not chosen <= named.keys() or not pooling.get("include_prompt", True):
-        return None
-    limits = folder / "sentence_bert_config.json"
-    settings = json.loads(limits.read_text(encoding="utf-8")) if limits.is_file() else {}
-    how: Literal["mean", "cls"] = "cls" if named[chosen.pop()] == "cls" else "mean"
-    return _Form(how, kinds[-1] == "Normalize", int(settings.get("max_seq_length") or 512))
-
-
-def _load_auto(folder: Path) -> Any:
-    from transformers import AutoModel
-
-    return _guarded(folder, lambda: AutoModel.from_pretrained(str(folder), use_safetensors=True))
 
 
 def _load_dpr(folder: Path, which: str) -> Any:
     from transformers import DPRContextEncoder, DPRQuestionEncoder
 
     kind = DPRQuestionEncoder if which == "question" else DPRContextEncoder
-    return _guarded(folder, lambda: kind.from_pretrained(str(folder), use_safetensors=True))
-
-
-def _guarded(folder: Path, load: Callable[[], Any]) -> Any:
-    try:
-        with quiet_loading():
-            return load()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"The encoder in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
-            "Name a folder or a hub model with config.json, tokenizer.json and safetensors."
-        ) from error
+    return guarded(folder, lambda: kind.from_pretrained(str(folder), use_safetensors=True))
 
 
 def _joined_digest(first: Path, second: Path) -> str:

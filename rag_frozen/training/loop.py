@@ -2,7 +2,8 @@
 
 A task brings the model, the batches and the loss; the loop brings the rest. A training that was
 killed goes on from its last checkpoint and ends with the weights of an undisturbed run: batches
-are a function of the step, and the checkpoint holds weights, optimiser and random state.
+are a function of the step, and the checkpoint holds weights, optimiser and random state. Of
+several processes each computes its share of a batch; the first validates and writes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from rag_frozen.errors import ArtifactMismatchError, InputError
 from rag_frozen.training.optimisers import learning_rate_at, make_optimiser
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.settings import EarlyStopping, OptimiserSettings
 
 __all__ = ["LoopResult", "Progress", "TrainingTask", "run_loop"]
@@ -102,6 +104,8 @@ def run_loop(
     report: Callable[[Progress], None],
     report_every: int = 20,
     early_stopping: EarlyStopping | None = None,
+    validate_first: bool = False,
+    share: Share = ALONE,
 ) -> LoopResult:
     """Train to the end, continuing from a checkpoint where there is one.
 
@@ -115,6 +119,9 @@ def run_loop(
         checkpoint_every: steps between checkpoints.
         report: is called every ``report_every`` steps and after each validation.
         early_stopping: when to stop before the end; the model then has its best weights.
+        validate_first: measure before the first step, too.
+        share: this process's part where several train together. The task must bring its part of
+            each batch only; best weights are kept in the first process alone.
 
     Raises:
         ArtifactMismatchError: when the checkpoint is that of another training.
@@ -124,6 +131,9 @@ def run_loop(
     optimiser = make_optimiser(settings, parameters)
     run = _Run(task, parameters, optimiser, LoopResult())
     total = _restore(run, checkpoints, identity)
+    share.wait()  # a process that is ahead must not replace the checkpoint that others still read
+    if validate_first and run.step == 0 and not run.result.metrics:
+        _validate(run, early_stopping, share)
     began, began_step = time.monotonic(), run.step
     earlier = run.result.seconds
     while run.step < task.n_steps and not run.result.stopped_early:
@@ -132,6 +142,7 @@ def run_loop(
             group["lr"] = rate
         loss = task.loss(task.batch(run.step))
         torch.autograd.backward(loss)
+        share.average_gradients(parameters.values())
         torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_gradient_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -140,37 +151,41 @@ def run_loop(
         gone = time.monotonic() - began
         run.result.seconds = earlier + gone
         last = run.step == task.n_steps
-        metrics = None
-        if run.step % validate_every == 0 or last:
-            metrics = dict(task.validate())
-            run.result.metrics.append({"step": run.step, **metrics})
-            if early_stopping is not None:
-                _judge(run, early_stopping)
-            last = last or run.result.stopped_early
-        if run.step % report_every == 0 or metrics is not None:
+        measured = run.step % validate_every == 0 or last
+        metrics = _validate(run, early_stopping, share) if measured else None
+        last = last or run.result.stopped_early
+        if run.step % report_every == 0 or measured:
             since = run.step - (run.result.losses[-1]["step"] if run.result.losses else 0)
-            mean = float(total) / max(1, since)
+            mean = float(share.mean(total)) / max(1, since)
             total.zero_()
             run.result.losses.append({"step": run.step, "loss": mean})
             speed = (run.step - began_step) / max(gone, 1e-9)
-            report(
-                Progress(
-                    run.step,
-                    task.n_steps,
-                    mean,
-                    rate,
-                    speed * batch_size,
-                    (task.n_steps - run.step) / speed,
-                    metrics,
+            left = (task.n_steps - run.step) / speed
+            if share.is_main:
+                report(
+                    Progress(run.step, task.n_steps, mean, rate, speed * batch_size, left, metrics)
                 )
-            )
-        if run.step % checkpoint_every == 0 or last:
+        if share.is_main and (run.step % checkpoint_every == 0 or last):
             _save(run, checkpoints, identity, total)
-    if early_stopping is not None:
+    if early_stopping is not None and share.is_main:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(run.best[name])
     return run.result
+
+
+def _validate(
+    run: _Run[Any], rule: EarlyStopping | None, share: Share
+) -> Mapping[str, float] | None:
+    """Measure in the first process, and have all stop where it says so."""
+    metrics = None
+    if share.is_main:
+        metrics = dict(run.task.validate())
+        run.result.metrics.append({"step": run.step, **metrics})
+        if rule is not None:
+            _judge(run, rule)
+    run.result.stopped_early = share.decided_by_main(run.result.stopped_early)
+    return metrics
 
 
 def _judge(run: _Run[Any], rule: EarlyStopping) -> None:

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rag_frozen.training.settings import OptimiserSettings, PassageSource, ReadingSource
+from rag_frozen.packing.template import PromptTemplate
+from rag_frozen.recipes.pipeline import CausalReader, PrefixReader, Seq2SeqReader
+from rag_frozen.training.ranking_settings import LoraSettings, RankingData
+from rag_frozen.training.settings import EarlyStopping, OptimiserSettings
 
-__all__ = ["RerankerData", "RerankerTraining"]
+__all__ = ["LikelihoodSettings", "RerankerTraining"]
 
 
-class RerankerData(BaseModel):
-    """Questions with a passage that answers each, and passages to search for negatives."""
+class LikelihoodSettings(BaseModel):
+    """The frozen reader that judges the passages: how likely the answer is after each alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Path | None = None
-    passages: PassageSource
-    questions: tuple[ReadingSource, ...]
-    validation_titles: int = Field(4, ge=1)
-    validation_source: str
-    validation_rows: int = Field(500, ge=1)
-    validation_seed: int = 13
-    """The reader's seed, so that the rows held out there are held out here."""
-    mined: int = Field(30, ge=1)
-    """BM25 hits from which negatives are drawn."""
+    reader: Annotated[PrefixReader | CausalReader | Seq2SeqReader, Field(discriminator="kind")] = (
+        PrefixReader(kind="prefix-lm")
+    )
+    template: PromptTemplate
+    """How question and one passage are written for the reader: that of its pipeline."""
+    depth: int = Field(12, ge=2)
+    """Passages of a question that are judged, its positives first."""
 
 
 class RerankerTraining(BaseModel):
-    """Train a cross-encoder: softmax over one positive and several hard negatives."""
+    """Train a cross-encoder on lists of one passage that answers and several that do not.
+
+    ``loss``: ``bce`` is binary cross-entropy of each pair; ``softmax`` the cross-entropy of the
+    positive among its list; ``ralm`` In-Context RALM's, for which ``likelihood`` names the reader.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,8 +41,16 @@ class RerankerTraining(BaseModel):
     name: str
     seed: int = 0
     encoder: str = "pocket/minilm"
-    data: RerankerData
+    start_from: str | None = None
+    """A reranker that was trained before, by its folder, in place of the encoder's layers."""
+    data: RankingData
+    loss: Literal["bce", "softmax", "ralm"] = "softmax"
+    likelihood: LikelihoodSettings | None = None
+    lora: LoraSettings | None = None
+    """Train and ship adapters alone; without it all weights but the embedding tables."""
     optimiser: OptimiserSettings = OptimiserSettings(learning_rate=5e-5, warmup_steps=30)
+    dropout: bool = False
+    """Use the encoder's own dropout. For trainings of several epochs."""
     examples: int = Field(ge=1)
     """Questions that are trained on, drawn by the sources' weights."""
     batch_size: int = Field(16, ge=1)
@@ -48,5 +59,13 @@ class RerankerTraining(BaseModel):
     max_length: int = Field(192, ge=16)
     validate_every: int = Field(50, ge=1)
     checkpoint_every: int = Field(25, ge=1)
-    validation_limit: int = Field(200, ge=1)
-    validation_depth: int = Field(20, ge=2)
+    early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _has_a_judge(self) -> RerankerTraining:
+        if (self.loss == "ralm") != (self.likelihood is not None):
+            raise ValueError(
+                f"loss: {self.loss} and likelihood: {self.likelihood} do not go together; the "
+                "loss ralm, and no other, needs likelihood: {template: …}"
+            )
+        return self

@@ -160,8 +160,8 @@ def hold_out(
 ) -> dict[str, list[Mapping[str, Any]]]:
     """Take the validation parts out of ``rows_of``, and return them by source.
 
-    They are all rows of ``n_titles`` titles of one source, and ``n_rows`` rows of another, whose
-    questions leave every source. Equal data and seed give equal parts, whatever is trained.
+    They are all rows of ``n_titles`` titles of one source, and ``n_rows`` rows of another; the
+    questions of both leave every source. Equal data and seed give equal parts, whatever is trained.
 
     Raises:
         InputError: when there is no such source.
@@ -179,7 +179,7 @@ def hold_out(
     rows_of[titles_of] = [row for row in rows_of[titles_of] if row["title"] not in chosen]
     rows = list(rows_of[rows_from])
     held = rng.sample(rows, min(n_rows, len(rows) // 2))
-    questions = {row["question"] for row in held}
+    questions = {row["question"] for row in (*held, *by_title)}
     for name in rows_of:
         rows_of[name] = [row for row in rows_of[name] if row["question"] not in questions]
     rng.shuffle(by_title)

@@ -15,6 +15,7 @@ from rag_frozen.recipes.pipeline import ClosedBook, Fusion, PipelineRecipe
 from rag_frozen.studies.settings import PromptStudy
 from rag_frozen.training.prompt_settings import PromptTraining
 from rag_frozen.training.reranker_settings import RerankerTraining
+from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.settings import ReaderTraining
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ EVALUATIONS = {"ablation": AblationRecipe, "eval": EvalRecipe}
 TRAININGS = {
     "pocket-reader": ReaderTraining,
     "pocket-reranker": RerankerTraining,
+    "pocket-retriever": RetrieverTraining,
     "prompt": PromptTraining,
 }
 

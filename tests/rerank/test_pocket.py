@@ -21,10 +21,17 @@ from rag_frozen.models.rounding import (
     round_matrices,
 )
 from rag_frozen.models.source import resolve_model
-from rag_frozen.rerank.pocket import load_pocket_classifier
+from rag_frozen.rerank.pocket import (
+    add_adapters,
+    begin_classifier,
+    load_pocket_classifier,
+    save_pocket_classifier,
+)
 
 LARGEST = 11 * 2**20
 """Bytes that the shipped weights may take."""
+LARGEST_NEW = 11_000_000
+"""Bytes that newly written ones may take: they hold no embedding table at all."""
 
 
 @given(
@@ -84,3 +91,32 @@ def test_other_word_embeddings_are_refused(tmp_path: Path):
     save_file({words: tensors[words] + 1e-3}, str(tmp_path / "model.safetensors"))
     with pytest.raises(ArtifactMismatchError, match="word embeddings"):
         load_pocket_classifier(resolve_model("pocket/reranker").path, tmp_path)
+
+
+@pytest.mark.parametrize("lora", [None, (64, 128.0)], ids=["int8", "adapters"])
+def test_what_is_written_is_small_and_scores_as_what_was_trained(tmp_path: Path, lora):
+    minilm = resolve_model("pocket/minilm").path
+    torch.manual_seed(0)
+    classifier = begin_classifier(minilm).eval()
+    with torch.no_grad():
+        classifier.classifier.weight.mul_(100)
+    if lora is not None:
+        add_adapters(classifier, rank=lora[0], alpha=lora[1])
+        with torch.no_grad():
+            for name, parameter in classifier.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.03)
+    save_pocket_classifier(classifier, tmp_path, lora=lora)
+    assert (tmp_path / "model.safetensors").stat().st_size < LARGEST_NEW
+    assert not any("embeddings.weight" in n for n in load_file(str(tmp_path / "model.safetensors")))
+    loaded = load_pocket_classifier(tmp_path, minilm)
+    ids = torch.randint(1000, 20_000, (4, 30), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before, after = (model(input_ids=ids).logits for model in (classifier, loaded))
+        plain = begin_classifier(minilm).eval()
+        plain.classifier.load_state_dict(classifier.classifier.state_dict())
+        without = plain(input_ids=ids).logits
+    off = float((before - after).abs().max())
+    assert off < 0.1
+    if lora is not None:
+        assert float((without - after).abs().max()) > 5 * off

@@ -16,8 +16,9 @@ from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
 from rag_frozen.recipes.loading import load_recipe
-from rag_frozen.training import train as train_module
+from rag_frozen.training.job import run_job
 from rag_frozen.training.loop import run_loop
+from rag_frozen.training.reader_job import reader_job
 from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow, read_json_lines
 from rag_frozen.training.settings import ReaderTraining
@@ -267,10 +268,10 @@ def test_a_reader_begins_from_a_language_model_that_was_trained_before(folder, t
     slow = recipe.model_copy(
         update={"optimiser": recipe.optimiser.model_copy(update={"learning_rate": 1e-9})}
     )
-    done = train_module._train_reader(slow, tmp_path / "root", lambda progress: None)
+    done = run_job(reader_job(slow), tmp_path / "root", lambda progress: None)
     after = load_prefix_lm(done.folder, encoder)
     assert torch.allclose(after.head.bias, before.head.bias, atol=1e-6)
     assert "<svg" in (done.folder / "loss.svg").read_text()
     wide = slow.model_copy(update={"max_position_embeddings": 1_024})
     with pytest.raises(RecipeError, match="has 128 positions, the recipe says 1024"):
-        train_module._train_reader(wide, tmp_path / "root", lambda progress: None)
+        run_job(reader_job(wide), tmp_path / "root", lambda progress: None)

@@ -1,0 +1,74 @@
+"""The training of a pocket reader, or pocket language model, as a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from rag_frozen.artifacts import file_sha256
+from rag_frozen.errors import RecipeError
+from rag_frozen.models.device import choose_device, choose_dtype
+from rag_frozen.models.digest import folder_digest
+from rag_frozen.models.source import resolve_model
+from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
+from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
+from rag_frozen.training.job import Begun, Job, data_hashes
+from rag_frozen.training.reader_task import ReaderTask
+from rag_frozen.training.settings import ReaderTraining
+from rag_frozen.training.sources import load_reading_data
+
+__all__ = ["reader_job"]
+
+
+def reader_job(settings: ReaderTraining) -> Job:
+    """Name the recipe's inputs; models and data are loaded when the job begins."""
+    encoder = resolve_model(settings.encoder).path
+    recipe = settings.model_dump(mode="json")
+    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
+    data = settings.data
+    sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
+    hashes = data_hashes(data.path, data.passages, sources)
+    inputs = {"encoder": file_sha256(encoder / "model.safetensors"), **hashes}
+    if settings.start_from is not None:
+        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
+        recipe["start_from"] = "start"  # its digest names it, not where it lies
+    return Job(settings, recipe, inputs, lambda home: _begin(settings, encoder))
+
+
+def _begin(settings: ReaderTraining, encoder: Path) -> Begun:
+    device = choose_device()
+    model = _model(settings, encoder)
+    tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    data, validation = load_reading_data(settings)
+    bf16 = choose_dtype(device) is torch.bfloat16
+    task = ReaderTask(
+        model, tokenizer, settings, data=data, validation=validation, bf16=bf16, device=device
+    )
+
+    def write(folder: Path) -> None:
+        model.eval()
+        save_trained(model, folder, int8=settings.int8, difference_to=settings.difference_to)
+        task.model = load_prefix_lm(folder, encoder).to(device)
+
+    return Begun(task, {"word_embeddings": {"words": model.word_embeddings.weight}}, write)
+
+
+def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:
+    """The model to train: the encoder's layers, or one that was trained before."""
+    if settings.start_from is None:
+        config = PrefixLMConfig(max_position_embeddings=settings.max_position_embeddings)
+        return begin_from_minilm(encoder, config)
+    model = load_prefix_lm(resolve_model(settings.start_from).path, encoder)
+    found = model.config.max_position_embeddings
+    if found != settings.max_position_embeddings:
+        raise RecipeError(
+            f"{settings.start_from} has {found} positions, the recipe says "
+            f"{settings.max_position_embeddings}. Set max_position_embeddings: {found}."
+        )
+    model.requires_grad_(True)
+    model.word_embeddings.requires_grad_(False)
+    return model.train()

@@ -1,0 +1,128 @@
+"""The training of a pocket reranker as a job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from rag_frozen.artifacts import file_sha256
+from rag_frozen.models.device import choose_device, choose_dtype
+from rag_frozen.models.digest import folder_digest
+from rag_frozen.models.source import resolve_model
+from rag_frozen.reader.make import make_reader
+from rag_frozen.rerank.pocket import (
+    add_adapters,
+    begin_classifier,
+    freeze_embeddings,
+    load_pocket_classifier,
+    save_pocket_classifier,
+)
+from rag_frozen.training.job import Begun, Job, data_hashes
+from rag_frozen.training.processes import ALONE, Share
+from rag_frozen.training.ranking_data import RankingSource, load_ranking_data
+from rag_frozen.training.ranking_settings import RankingData
+from rag_frozen.training.reranker_likelihoods import judge_sources
+from rag_frozen.training.reranker_settings import RerankerTraining
+from rag_frozen.training.reranker_task import RerankerTask
+
+__all__ = ["ranking_hashes", "reranker_job"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def reranker_job(settings: RerankerTraining, *, share: Share = ALONE) -> Job:
+    """Name the recipe's inputs; models and data are loaded when the job begins."""
+    encoder = resolve_model(settings.encoder).path
+    recipe = settings.model_dump(mode="json")
+    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
+    inputs = {"encoder": file_sha256(encoder / "model.safetensors")}
+    inputs |= ranking_hashes(settings.data)
+    if settings.start_from is not None:
+        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
+        recipe["start_from"] = "start"  # its digest names it, not where it lies
+    if settings.likelihood is not None:
+        judge = settings.likelihood.reader
+        inputs["reader"] = folder_digest(
+            resolve_model(judge.model, revision=getattr(judge, "revision", None)).path
+        )
+    return Job(settings, recipe, inputs, lambda home: _begin(settings, encoder, home, share))
+
+
+def ranking_hashes(data: RankingData) -> dict[str, str]:
+    """What the data are: hashes of all files that a training of reranker or retriever reads."""
+    sources = [*data.questions, data.held_out.titles, data.held_out.rows]
+    files = [name for name in (data.held_out.candidates, data.harder) if name is not None]
+    return data_hashes(data.path, data.passages, sources, files=files)
+
+
+def _begin(settings: RerankerTraining, encoder: Path, home: Path, share: Share) -> Begun:
+    device = share.device or choose_device()
+    classifier = _classifier(settings, encoder)
+    tables = freeze_embeddings(classifier)
+    lora = settings.lora
+    if lora is not None:
+        add_adapters(classifier, rank=lora.rank, alpha=lora.alpha)
+    sources, validation = load_ranking_data(
+        settings.data, examples=settings.examples, seed=settings.seed
+    )
+    if settings.likelihood is not None:
+        sources = _judged(settings, sources, home, share)
+    task = RerankerTask(
+        classifier,
+        Tokenizer.from_file(str(encoder / "tokenizer.json")),
+        settings,
+        sources=sources,
+        validation=validation,
+        bf16=choose_dtype(device) is torch.bfloat16,
+        device=device,
+        share=share,
+    )
+
+    def write(folder: Path) -> None:
+        form = None if lora is None else (lora.rank, lora.alpha)
+        save_pocket_classifier(classifier, folder, lora=form)
+        task.use(load_pocket_classifier(folder, encoder))
+
+    words = tables["word_embeddings"]
+    fixed = {name: p for name, p in classifier.named_parameters() if not p.requires_grad}
+    frozen = {"word_embeddings": {"words": words}, "fixed": fixed}
+    rows = sum(len(source.rows) for source in sources)
+    counts = {"questions": rows, "validation_questions": len(validation)}
+    return Begun(task, frozen, write, validate_first=True, counts=counts)
+
+
+def _classifier(settings: RerankerTraining, encoder: Path) -> Any:  # Any: a transformers model
+    if settings.start_from is None:
+        return begin_classifier(encoder)
+    return load_pocket_classifier(resolve_model(settings.start_from).path, encoder)
+
+
+def _judged(
+    settings: RerankerTraining, sources: Sequence[RankingSource], home: Path, share: Share
+) -> list[RankingSource]:
+    """The sources with the frozen reader's log-likelihoods, asked by the first process."""
+    judge = settings.likelihood
+    assert judge is not None
+    reader = make_reader(judge.reader, device=None if share.device is None else str(share.device))
+    if not share.is_main:
+        share.wait()
+
+    def told(done: int, total: int) -> None:
+        _LOG.info("The reader has judged the passages of %d of %d questions", done, total)
+
+    judged = judge_sources(
+        sources,
+        reader,
+        judge.template,
+        depth=judge.depth,
+        cache=home / "likelihoods",
+        report=told,
+    )
+    if share.is_main:
+        share.wait()
+    return judged
