@@ -54,8 +54,8 @@ def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> Corpu
             )
         case LuceneCorpus():
             raise RecipeError(
-                f"The corpus of index recipe {recipe.name} is read from a Lucene index, of "
-                f"which no sample can be planned. Build it with: rag-frozen index build {recipe.name}"
+                f"The corpus of index recipe {recipe.name} is read from a Lucene index, of which "
+                f"no sample can be planned. Build it: rag-frozen index build {recipe.name}"
             )
         case HubCorpus():
             return _hub(settings)
