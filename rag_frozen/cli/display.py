@@ -132,16 +132,35 @@ def print_built(built: BuiltIndex) -> None:
 
 
 def print_plan(plan: IndexPlan) -> None:
-    """A table of what a build will take."""
+    """Tables of what a build will take, and of what each kind of dense index would."""
+    console = Console(highlight=False)
     table = Table(title=f"{plan.name}: {plan.n_passages:,} passages ({plan.basis})")
-    for column in ("part", "disk", "time"):
+    for column in ("part", "disk", "time", "memory while building"):
         table.add_column(column, justify="left" if column == "part" else "right")
     for step in plan.steps:
-        table.add_row(step.part, f"{step.disk_bytes / 2**20:,.1f} MiB", f"{step.seconds:,.1f} s")
-    Console(highlight=False).print(table)
-    print(f"free on the disk: {plan.free_bytes / 2**30:,.1f} GiB")
+        table.add_row(
+            step.part, _mib(step.disk_bytes), f"{step.seconds:,.1f} s", _mib(step.memory_bytes)
+        )
+    console.print(table)
+    if plan.kinds:
+        served = Table(title="kinds of dense indexes when they serve")
+        for column in ("kind", "disk", "own memory", "mapped files", "fits here"):
+            served.add_column(column, justify="left" if column == "kind" else "right")
+        for kind in plan.kinds:
+            name = f"{kind.kind} (this recipe)" if kind.kind == plan.chosen_kind else kind.kind
+            fits = "yes" if kind.fits else "no"
+            served.add_row(name, _mib(kind.disk), _mib(kind.own), _mib(kind.mapped), fits)
+        console.print(served)
+    free, memory = plan.free_bytes / 2**30, plan.memory_bytes / 2**30
+    print(f"free on the disk: {free:,.1f} GiB; memory of this machine: {memory:,.1f} GiB")
     if not plan.fits:
-        print("This does not fit on the disk. Choose another folder with --root.", file=sys.stderr)
+        others = [kind.kind for kind in plan.kinds if kind.fits]
+        also = f", or another dense.kind: {', '.join(others)}" if others else ""
+        print(f"This does not fit. Choose a larger disk with --root{also}.", file=sys.stderr)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def print_result(result: EvalResult, *, console: Console | None = None) -> None:

@@ -51,6 +51,7 @@ from rag_frozen.indexing.dense import (
     resolve_dense,
     share_finished,
 )
+from rag_frozen.indexing.fitting import refuse_what_cannot_fit
 from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.models.source import resolve_model
@@ -130,7 +131,8 @@ def build_index(
     Raises:
         InputError, DataFormatError: when the corpus' files cannot be used.
         ModelMissingError: when an encoder is not at hand.
-        StorageError: when the disk is full; what was finished stays.
+        StorageError: when the disk is full, or a dense index fits neither disk nor memory; what was
+            finished stays.
     """
     corpus = _corpus(recipe, root, report)
     parts = [corpus]
@@ -313,6 +315,8 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
     shards = name_folder(root, "index", name=name) / f"unfinished-{mark}"
     with storage_errors(shards):
         share_finished(root, name=name, recipe=settings, inputs=inputs, into=shards)
+        there = sum(path.stat().st_size for path in shards.glob("*") if path.is_file())
+        refuse_what_cannot_fit(chosen, len(store), encoder.width, folder=shards, there=there)
         count, ids = encode_corpus(
             shards,
             (passage for batch in store.iter_passages() for passage in batch),

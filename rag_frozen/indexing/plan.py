@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rag_frozen.artifacts import artifact_root
-from rag_frozen.corpus.parallel import usable_cores
-from rag_frozen.corpus.readers import expand_sources
-from rag_frozen.corpus.sources import CorpusSource
 from rag_frozen.corpus.store import write_store
-from rag_frozen.errors import RecipeError
 from rag_frozen.indexing.bm25 import build_engine
 from rag_frozen.indexing.build import make_encoder
 from rag_frozen.indexing.dense import resolve_dense
-from rag_frozen.indexing.dense_sizes import dense_sizes
-from rag_frozen.indexing.sources import corpus_source
-from rag_frozen.recipes.corpora import MediaWikiCorpus
-from rag_frozen.recipes.index import FilesCorpus, IndexRecipe, LuceneIndex
+from rag_frozen.indexing.fitting import KindFit, free_disk, kinds_that_fit, machine_memory
+from rag_frozen.indexing.sampling import CorpusSample, sample_corpus
+from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex
+from rag_frozen.retrieval.dense_encoders import Encoder
 from rag_frozen.types import Passage
 
 __all__ = ["IndexPlan", "PlannedStep", "plan_index"]
 
-_SAMPLE = 4_096
-_ENCODED = 256
+_SAMPLE = 8_192
+_PARTS = (8, 2, 1)
+"""The sample's eighth, its half and all of it are built, to tell what grows and how."""
+_ENCODED = 512
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_PYTHON = 320 * 2**20
+"""Resident memory of a build without a model, measured."""
+_ENCODING = 900 * 2**20
+"""The same with torch, transformers and one batch of activations."""
+_ID_BYTES = 48
+"""Of memory a passage while the table of ids is sorted: hash, row, their order and copies."""
+_TANTIVY_HEAP = 256 * 2**20
+_HEAPS = 0.6
+"""The power of a text's length with which its vocabulary grows (Heaps' law), for English."""
+_TEXT_BYTES = 1_200
+"""Of memory a passage that waits in a shard for its vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One part of a build: bytes on disk, seconds on this machine."""
+    """One part of a build: bytes on disk, seconds on this machine, bytes of memory at the most."""
 
     part: str
     disk_bytes: int
     seconds: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """The estimate; ``basis`` says what it rests on."""
+    """The estimate; ``basis`` says what it rests on, ``kinds`` what each kind of dense index would
+    take when it serves."""
 
     name: str
     n_passages: int
     basis: str
     steps: tuple[PlannedStep, ...]
+    kinds: tuple[KindFit, ...]
+    chosen_kind: str | None
     free_bytes: int
+    memory_bytes: int
 
     @property
     def fits(self) -> bool:
-        """True when the disk has room for all parts."""
-        return sum(step.disk_bytes for step in self.steps) < self.free_bytes
+        """True when the disk has room for all parts and the memory for each step and the kind."""
+        on_disk = sum(step.disk_bytes for step in self.steps) < self.free_bytes
+        in_memory = all(step.memory_bytes < self.memory_bytes for step in self.steps)
+        served = all(kind.fits for kind in self.kinds if kind.kind == self.chosen_kind)
+        return on_disk and in_memory and served
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """The plan as plain JSON values."""
@@ -62,79 +80,125 @@ class IndexPlan:
 
 
 def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
-    """Build a sample in a temporary folder and scale what it took by the number of passages.
+    """Build parts of a sample in a temporary folder and extend what they took to all passages.
 
-    The number is the sample's rate of passages a byte, times the bytes of the corpus' files, or by
-    rows of a data set and documents of a folder; it is exact when the sample is the whole corpus.
+    Seconds grow with the passages beside a fixed part; the bytes of a BM25 index have a part that
+    grows slower, its vocabulary (Heaps' law). Memory and the sizes of dense indexes are formulas
+    (indexes/README.md). All is exact in the number of passages when the sample is the whole corpus.
 
     Raises:
-        RecipeError: when the recipe's files are not named.
+        RecipeError: when the recipe's files are not named, or its source cannot be sampled.
+        InputError, DataFormatError: when they cannot be read.
     """
-    source = corpus_source(recipe, processes=1)
-    steps: list[PlannedStep] = []
     with tempfile.TemporaryDirectory(prefix="rag-frozen-plan-") as name:
-        folder = Path(name)
-        began = time.perf_counter()
-        with closing(source):
-            sample = list(islice(source.passages(folder), _SAMPLE))
-            read_seconds = (time.perf_counter() - began) / _processes(recipe)
-            whole = len(sample) < _SAMPLE
-            n_passages = len(sample) if whole else _count(recipe, source, sample)
-        scale = n_passages / max(len(sample), 1)
-        (folder / "corpus").mkdir()
-        began = time.perf_counter()
-        write_store(folder / "corpus", sample)
-        spent = read_seconds + time.perf_counter() - began
-        steps.append(PlannedStep("corpus", int(scale * _size(folder / "corpus")), scale * spent))
+        work = Path(name)
+        sample = sample_corpus(recipe, n=_SAMPLE, work=work)
+        n = sample.n_passages
+        steps = [_corpus_step(sample, work)]
         if recipe.bm25 is not None and not isinstance(recipe.bm25, LuceneIndex):
-            build_engine(recipe.bm25, folder / "first", iter(sample[:64]))  # starts Java, if any
-            began = time.perf_counter()
-            build_engine(recipe.bm25, folder / "bm25", iter(sample))
-            spent = time.perf_counter() - began
-            steps.append(PlannedStep("bm25", int(scale * _size(folder / "bm25")), scale * spent))
+            steps.append(_bm25_step(recipe.bm25, sample, work))
+    free, memory = free_disk(artifact_root(root)), machine_memory()
+    kinds: list[KindFit] = []
+    chosen = None
     if recipe.dense is not None:
+        settings = resolve_dense(recipe.dense, n)
         encoder = make_encoder(recipe.dense.encoder)
-        some = sample[:: max(1, len(sample) // _ENCODED)][:_ENCODED]
-        encoder.encode_passages(some[:8])  # the first batch pays for what is set up once
+        chosen = settings.kind
+        kinds = kinds_that_fit(settings, n, encoder.width, free=free, memory=memory)
+        disk = next(kind.disk for kind in kinds if kind.kind == chosen)
+        own = next(kind.own for kind in kinds if kind.kind == chosen)
+        shard = min(settings.shard_size, n)
+        encoding = shard * (encoder.width * _BYTES[settings.vectors] + _TEXT_BYTES)
+        at_most = _ENCODING + _weights(encoder) + max(encoding, own)
+        steps.append(PlannedStep("dense", disk, n * _seconds_to_encode(encoder, sample), at_most))
+    count = len(sample.passages)
+    basis = "all passages" if sample.whole else f"estimated from {count:,} passages"
+    return IndexPlan(recipe.name, n, basis, tuple(steps), tuple(kinds), chosen, free, memory)
+
+
+def _corpus_step(sample: CorpusSample, work: Path) -> PlannedStep:
+    def write(folder: Path, passages: Sequence[Passage]) -> None:
+        folder.mkdir()
+        write_store(folder, passages)
+
+    disk, seconds = _grown(write, sample, work / "corpus", sublinear=False)
+    reading = sample.n_passages * sample.seconds_each
+    memory = _PYTHON + _ID_BYTES * sample.n_passages
+    return PlannedStep("corpus", disk, reading + seconds, memory)
+
+
+def _bm25_step(
+    settings: Any,
+    sample: CorpusSample,
+    work: Path,  # Any: a recipe's BM25 settings
+) -> PlannedStep:
+    # starts Java, if any
+    build_engine(settings, work / "first", iter(sample.passages[:64]))
+
+    def build(folder: Path, passages: Sequence[Passage]) -> None:
+        build_engine(settings, folder, iter(passages))
+
+    disk, seconds = _grown(build, sample, work / "bm25", sublinear=True)
+    heap = settings.heap_mb * 2**20 if isinstance(settings, LuceneBm25) else _TANTIVY_HEAP
+    return PlannedStep("bm25", disk, seconds, _PYTHON + heap)
+
+
+def _grown(
+    build: Callable[[Path, Sequence[Passage]], None],
+    sample: CorpusSample,
+    folder: Path,
+    *,
+    sublinear: bool,
+) -> tuple[int, float]:
+    """Bytes and seconds of a part over all passages, from building parts of the sample."""
+    sizes, disk, seconds = [], [], []
+    for part in _PARTS:
+        some = sample.passages[::part]
         began = time.perf_counter()
-        encoder.encode_passages(some)
-        each = (time.perf_counter() - began) / max(len(some), 1)
-        chosen = resolve_dense(recipe.dense, n_passages)
-        sizes = dense_sizes(chosen, n_passages, encoder.width)
-        steps.append(PlannedStep("dense", sizes.disk, n_passages * each))
-    basis = "all passages" if whole else f"estimated from {len(sample):,} passages"
-    free = shutil.disk_usage(_existing(artifact_root(root))).free
-    return IndexPlan(recipe.name, n_passages, basis, tuple(steps), free)
+        build(folder.with_name(f"{folder.name}-{part}"), some)
+        seconds.append(time.perf_counter() - began)
+        sizes.append(len(some))
+        disk.append(float(_size(folder.with_name(f"{folder.name}-{part}"))))
+    if sample.whole:
+        return int(disk[-1]), seconds[-1]
+    power = _HEAPS if sublinear else 0.0
+    return (
+        int(_extended(sizes, disk, sample.n_passages, power)),
+        _extended(sizes, seconds, sample.n_passages, 0.0),
+    )
 
 
-def _processes(recipe: IndexRecipe) -> int:
-    """How many read the corpus; the sample is read by one."""
-    if not isinstance(recipe.corpus, MediaWikiCorpus):
-        return 1
-    return min(recipe.corpus.processes or usable_cores(), usable_cores())
+def _extended(sizes: Sequence[int], values: Sequence[float], n: int, power: float) -> float:
+    """Fit a·size + b·size**power with a, b ≥ 0 and tell its value at ``n``.
+
+    >>> round(_extended([10, 20, 40], [25.0, 45.0, 85.0], 100, 0.0), 6)
+    205.0
+    """
+    of = np.asarray(sizes, dtype=np.float64)
+    weights = 1.0 / of  # errors count in proportion
+    terms = np.stack([of, of**power], axis=1) * weights[:, None]
+    target = np.asarray(values) * weights
+    slopes = np.linalg.lstsq(terms, target, rcond=None)[0]
+    if slopes.min() < 0:  # noise: nothing shrinks as passages are added
+        slopes = np.array([float(terms[:, 0] @ target / (terms[:, 0] @ terms[:, 0])), 0.0])
+    return float(slopes @ np.array([n, float(n) ** power]))
 
 
-def _count(recipe: IndexRecipe, source: CorpusSource, sample: list[Passage]) -> int:
-    """Estimate passages from the share of the source that the sample took, or from the files'
-    bytes; a gzipped byte stands for about 2.6 of text."""
-    if isinstance(recipe.corpus, FilesCorpus) and recipe.corpus.path is not None:
-        files = expand_sources(recipe.corpus.path)
-        text = sum(len((p.id + p.title + p.text).encode()) + 40 for p in sample) / len(sample)
-        size = sum(f.stat().st_size * (2.6 if f.suffix == ".gz" else 1.0) for f in files)
-        return max(len(sample), int(size / text))
-    if not source.share:
-        raise RecipeError(
-            f"The corpus of index recipe {recipe.name} does not say how many rows it has, so that "
-            "no build of it can be planned. Build it: what is finished is kept."
-        )
-    return max(len(sample), int(len(sample) / source.share))
+def _seconds_to_encode(encoder: Encoder, sample: CorpusSample) -> float:
+    """Seconds a passage; the first batch pays for what is set up once and is not counted."""
+    passages = sample.passages
+    some = passages[:: max(1, len(passages) // _ENCODED)][:_ENCODED]
+    encoder.encode_passages(some[:8])
+    began = time.perf_counter()
+    encoder.encode_passages(some)
+    return (time.perf_counter() - began) / len(some)
+
+
+def _weights(encoder: Encoder) -> int:
+    """Bytes of an encoder's weights in fp32, where it can count them."""
+    count = getattr(encoder, "parameter_counts", None)
+    return 0 if count is None else 4 * int(count()[0])
 
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
