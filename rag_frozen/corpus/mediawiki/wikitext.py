@@ -13,7 +13,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_frozen.corpus.mediawiki.cleaning import balance_quotes, clean_paragraph, without_tables
+from rag_frozen.corpus.mediawiki.cleaning import (
+    HIDDEN_MARK,
+    balance_quotes,
+    clean_paragraph,
+    without_hidden,
+    without_tables,
+)
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.templates import expand_template, template_key
 from rag_frozen.errors import MissingPackageError
@@ -25,7 +31,7 @@ __all__ = ["ArticleText", "LinkNames", "article_text", "link_target"]
 
 _ITEM = "\x01"  # begins a line that is a list item; XML allows no such character in a dump
 _HEADING = "\x02"  # begins a heading: this, its level as a digit, its words
-_PRIVATE = re.compile("[\x01\x02]")
+_PRIVATE = re.compile(f"[{_ITEM}{_HEADING}{HIDDEN_MARK}]")
 _TABLE_START = re.compile(r"^[ :\x01]*\{\|", re.MULTILINE)
 _LOOSE_TAG = re.compile(  # of HTML that the parser found no end for
     r"</?(?:b|big|br|center|dd|div|dl|dt|font|i|includeonly|li|noinclude|ol|onlyinclude|p|ref|small"
@@ -98,14 +104,16 @@ def article_text(
             "pip install 'rag-frozen[wiki]'"
         ) from error
 
-    source = balance_quotes(_PRIVATE.sub("", wikitext))
+    source = balance_quotes(without_tables(without_hidden(_PRIVATE.sub("", wikitext))))
     walk = _Walk(options, names, title)
     walk.code(mwparserfromhell.parse(source, skip_style_tags=True))
     if _TABLE_START.search("".join(walk.pieces)):  # the parser could not find its end
         walk = _Walk(options, names, title)
-        walk.code(mwparserfromhell.parse(without_tables(source), skip_style_tags=True))
+        walk.code(
+            mwparserfromhell.parse(without_tables(source, unclosed=True), skip_style_tags=True)
+        )
     return ArticleText(
-        "\n".join(_paragraphs("".join(walk.pieces), options)),
+        "\n".join(_paragraphs("".join(walk.pieces).replace(HIDDEN_MARK, ""), options)),
         tuple(dict.fromkeys(walk.links)),
         walk.disambiguation,
     )
