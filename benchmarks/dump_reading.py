@@ -37,16 +37,19 @@ PAGE_ID = re.compile(rb"<id>(\d+)</id>")
 
 @dataclass(frozen=True)
 class Run:
-    """One reading of a dump: seconds, and how many pages, articles and passages."""
+    """One reading of a dump: seconds on the clock and of all cores, and how many pages, articles
+    and passages."""
 
     seconds: float
+    cpu_seconds: float
     pages: int
     articles: int
     passages: int
 
     def __str__(self) -> str:
         return (
-            f"{self.seconds:7.2f} s  {self.pages / self.seconds:8,.0f} pages/s  "
+            f"{self.seconds:7.2f} s ({self.cpu_seconds:.2f} CPU s)  "
+            f"{self.pages / self.seconds:8,.0f} pages/s  "
             f"{self.passages / self.seconds:8,.0f} passages/s  "
             f"({self.articles:,} articles, {self.passages:,} passages)"
         )
@@ -87,7 +90,10 @@ def compare(dump: Path, pages: int, processes: int, runs: int, *, peer: bool) ->
     if peer:
         other = min(theirs_all, key=lambda run: run.seconds)
         print(f"  {processes} processes  wikiextractor  {other}")
-        print(f"    seconds: {other.seconds / best.seconds:.2f} of theirs for one of ours")
+        print(
+            f"    theirs / ours: {other.seconds / best.seconds:.2f} in seconds, "
+            f"{other.cpu_seconds / best.cpu_seconds:.2f} in CPU seconds"
+        )
     peak = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -99,7 +105,7 @@ def compare(dump: Path, pages: int, processes: int, runs: int, *, peer: bool) ->
 def ours(dump: Path, pages: int, processes: int) -> Run:
     """Read, cut and store with this project. Lists stay, as wikiextractor keeps them."""
     with tempfile.TemporaryDirectory() as root:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), cpu_seconds()
         source = DumpSource(
             dump,
             options=WikiOptions(lists=True, disambiguation=True, skip_titles=(), drop_sections=()),
@@ -107,16 +113,16 @@ def ours(dump: Path, pages: int, processes: int) -> Run:
             processes=processes,
         )
         built = build_corpus_from(source, root, name="ours")
-        seconds = time.perf_counter() - began
+        seconds, used = time.perf_counter() - began, cpu_seconds() - used
     counts = built.manifest.counts
-    return Run(seconds, pages, counts["articles"], counts["passages"])
+    return Run(seconds, used, pages, counts["articles"], counts["passages"])
 
 
 def theirs(dump: Path, pages: int, processes: int) -> Run:
     """Extract with wikiextractor, then cut and store its JSON."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), cpu_seconds()
         command = [sys.executable, "-m", "wikiextractor.WikiExtractor", str(dump), "--json",
                    "--quiet", "--bytes", "100M", "--processes", str(processes),
                    "--output", str(folder / "out")]  # fmt: skip
@@ -125,8 +131,14 @@ def theirs(dump: Path, pages: int, processes: int) -> Run:
             sys.exit(f"wikiextractor failed:\n{done.stderr[-2_000:]}")
         files = sorted((folder / "out").rglob("wiki_*"))
         built = build_corpus(files, folder, name="theirs", format="jsonl", chunk_words=100)
-        seconds = time.perf_counter() - began
-    return Run(seconds, pages, built.report.kept, built.manifest.counts["passages"])
+        seconds, used = time.perf_counter() - began, cpu_seconds() - used
+    return Run(seconds, used, pages, built.report.kept, built.manifest.counts["passages"])
+
+
+def cpu_seconds() -> float:
+    """Seconds of processor time of this process and of those that it started and that ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
 def repeat(dump: Path, work: Path, *, copies: int) -> tuple[Path, int]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rag_frozen.artifacts import artifact_root
+from rag_frozen.corpus.mediawiki.reader import suitable_processes
+from rag_frozen.corpus.mediawiki.stream import expand_dumps
 from rag_frozen.corpus.parallel import usable_cores
 from rag_frozen.corpus.readers import expand_sources
 from rag_frozen.corpus.sources import CorpusSource
@@ -106,9 +108,10 @@ def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
 
 def _processes(recipe: IndexRecipe) -> int:
     """How many read the corpus; the sample is read by one."""
-    if not isinstance(recipe.corpus, MediaWikiCorpus):
+    if not isinstance(recipe.corpus, MediaWikiCorpus) or recipe.corpus.path is None:
         return 1
-    return min(recipe.corpus.processes or usable_cores(), usable_cores())
+    wanted = recipe.corpus.processes or suitable_processes(expand_dumps(recipe.corpus.path))
+    return min(wanted, usable_cores())
 
 
 def _count(recipe: IndexRecipe, source: CorpusSource, sample: list[Passage]) -> int:
