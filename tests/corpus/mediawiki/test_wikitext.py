@@ -63,6 +63,8 @@ GERMAN = LinkNames(
         ("Ada ({{lang-en|Ada}}; {{IPAc-en|e}}, born 1815)", "Ada (Ada; born 1815)"),
         ("It is {{convert|324|m|ft}} high.", "It is 324 m high."),
         ("Is {{nowrap|[[Ada]] {{lang|la|regina}}}} here?", "Is Ada regina here?"),
+        ("'''''{{unknown|x}}''''' so.", "so."),
+        ("{{a|{{b|{{c}}}}}}Text {{{1|{{d}}}}} here {{{2}}}.", "Text here."),
         ("", ""),
         ("{{unclosed [[link", ""),
     ],
