@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from rag_frozen.corpus.mediawiki.reader import suitable_processes
+from rag_frozen.corpus.mediawiki.stream import expand_dumps
 from rag_frozen.corpus.parallel import usable_cores
 from rag_frozen.corpus.readers import expand_sources, read_passages
 from rag_frozen.corpus.sources import RowSource
@@ -125,6 +127,7 @@ def _rows_in(path: Path) -> int:
 
 def _processes(recipe: IndexRecipe) -> int:
     """How many read the corpus; the sample is read by one."""
-    if not isinstance(recipe.corpus, MediaWikiCorpus):
+    if not isinstance(recipe.corpus, MediaWikiCorpus) or recipe.corpus.path is None:
         return 1
-    return min(recipe.corpus.processes or usable_cores(), usable_cores())
+    wanted = recipe.corpus.processes or suitable_processes(expand_dumps(recipe.corpus.path))
+    return min(wanted, usable_cores())

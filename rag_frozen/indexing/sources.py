@@ -9,7 +9,6 @@ from rag_frozen.corpus.folders import read_folder
 from rag_frozen.corpus.hub import HubDataset, count_rows, read_dataset, resolve_revision
 from rag_frozen.corpus.mediawiki.articles import Cutting
 from rag_frozen.corpus.mediawiki.reader import DumpSource
-from rag_frozen.corpus.parallel import usable_cores
 from rag_frozen.corpus.readers import read_passages
 from rag_frozen.corpus.sources import CorpusSource, RowSource
 from rag_frozen.errors import RecipeError
@@ -48,7 +47,7 @@ def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> Corpu
                 _named(recipe.name, settings.path),
                 options=settings.options(),
                 cutting=Cutting(settings.chunk_words, settings.at_sentences, settings.wrap),
-                processes=processes or settings.processes or usable_cores(),
+                processes=processes or settings.processes,
                 damaged=settings.damaged,
                 selection=settings.selection(),
             )

@@ -49,10 +49,11 @@ class MediaWikiCorpus(_Frozen):
 
     The first fields are those of ``corpus.mediawiki.options.WikiOptions``, with DPR's choices as
     defaults. Articles are cut into passages of ``chunk_words`` words; ``wrap`` fills the last one
-    from the article's start as DPR does. ``processes`` parse pages, all usable cores where it is
-    not given; their number does not change the corpus. ``damaged: keep`` goes on where a dump
-    breaks off or a page cannot be read, with a warning, and the manifest says so. ``select`` keeps
-    the articles that people ask about; it needs room on disk for all passages a second time.
+    from the article's start as DPR does. ``processes`` parse pages, as many as there are cores and
+    as pay for the dump's size where it is not given; their number does not change the corpus.
+    ``damaged: keep`` goes on where a dump breaks off or a page cannot be read, with a warning, and
+    the manifest says so. ``select`` keeps the articles that people ask about; it needs room on disk
+    for all passages a second time.
     """
 
     kind: Literal["mediawiki"]

@@ -7,7 +7,23 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["balance_quotes", "clean_paragraph", "without_tables"]
+__all__ = ["HIDDEN_MARK", "balance_quotes", "clean_paragraph", "without_hidden", "without_tables"]
+
+HIDDEN_MARK = "\x03"
+"""Stands where a tag was taken out of a line's start; XML allows no such character in a dump."""
+
+_HIDDEN_TAGS = (
+    "categorytree", "ce", "charinsert", "chem", "gallery", "graph", "hiero", "imagemap",
+    "includeonly", "indicator", "inputbox", "mapframe", "maplink", "math", "ref", "references",
+    "score", "source", "syntaxhighlight", "templatedata", "templatestyles", "timeline",
+)  # fmt: skip
+_COMMENT_LINES = re.compile(r"\n[ \t]*(?:<!--(?:(?!-->).)*-->[ \t]*)+(?=\n)", re.DOTALL)
+_HIDDEN = re.compile(
+    r"<(?P<shown>nowiki|pre)\b[^<>]*(?<!/)>.*?</(?P=shown)\s*>"
+    r"|<!--.*?-->"
+    rf"|<(?P<tag>{'|'.join(_HIDDEN_TAGS)})\b(?:[^<>]*/>|[^<>]*>.*?</(?P=tag)\s*>)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 _QUOTES = re.compile("'{2,}")
 _SPACES = re.compile("[\\s\u200b\ufeff]+")
@@ -62,28 +78,57 @@ def clean_paragraph(text: str) -> str:
     return text if any(map(str.isalnum, text)) else ""
 
 
-def without_tables(wikitext: str) -> str:
-    r"""Remove tables by their first and last lines; one without an end goes to an empty line.
+def without_hidden(wikitext: str) -> str:
+    """Remove comments and the tags whose contents are no wikitext or are shown elsewhere.
 
-    For the pages on which the parser gives up (broken HTML inside a table, mostly).
+    MediaWiki too takes these out before it reads anything else: from the first ``<ref>`` to the
+    next ``</ref>``, whatever stands between. It halves the parser's work, most of which are
+    citations. What stands in ``nowiki`` and ``pre`` is left alone.
+
+    >>> without_hidden("Ada<ref>{{cite|[[x]]}}</ref><ref name=a /> <nowiki><ref></nowiki> wrote.")
+    'Ada <nowiki><ref></nowiki> wrote.'
+    """
+    if "<" not in wikitext:
+        return wikitext
+    text = _COMMENT_LINES.sub("", wikitext)
+    return _HIDDEN.sub(_hide, text)
+
+
+def _hide(found: re.Match[str]) -> str:
+    """A tag at the start of a line keeps what follows from becoming a list item or a heading."""
+    if found["shown"]:
+        return found[0]
+    at_line_start = found.start() == 0 or found.string[found.start() - 1] == "\n"
+    return HIDDEN_MARK if found["tag"] and at_line_start else ""
+
+
+def without_tables(wikitext: str, *, unclosed: bool = False) -> str:
+    r"""Remove tables by their first and last lines, which spares the parser most of its other work.
+
+    With ``unclosed`` also those without an end, up to the next empty line: for the pages on which
+    the parser gives up (broken HTML inside a table, mostly).
 
     >>> without_tables("before\n{|\n| a <td>\n|}\nafter")
     'before\nafter'
     """
+    if "{|" not in wikitext:
+        return wikitext
     kept: list[str] = []
     lines = wikitext.split("\n")
     at = 0
     while at < len(lines):
-        if not _TABLE_BEGIN.match(lines[at]):
+        after = at
+        if _TABLE_BEGIN.match(lines[at]):
+            after = _after_table(lines, at, unclosed=unclosed)
+        if after == at:
             kept.append(lines[at])
-            at += 1
-            continue
-        at = _after_table(lines, at)
+        at = max(after, at + 1)
     return "\n".join(kept)
 
 
-def _after_table(lines: list[str], at: int) -> int:
-    """The line after the table that begins at ``at``; tables may stand in tables."""
+def _after_table(lines: list[str], at: int, *, unclosed: bool) -> int:
+    """The line after the table that begins at ``at``; tables may stand in tables. ``at`` itself
+    when it has no end."""
     depth, empty = 0, None
     for place in range(at, len(lines)):
         line = lines[place]
@@ -95,6 +140,8 @@ def _after_table(lines: list[str], at: int) -> int:
             empty = place
         if depth == 0:
             return place + 1
+    if not unclosed:
+        return at
     return len(lines) if empty is None else empty
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,15 +29,16 @@ from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.pages import BrokenPage
 from rag_frozen.corpus.mediawiki.selection import SCORES, Selection, Selector
 from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
-from rag_frozen.corpus.parallel import ordered_map
+from rag_frozen.corpus.parallel import ordered_map, usable_cores
 from rag_frozen.corpus.readers import ReadProblem, ReadReport
 from rag_frozen.corpus.sources import REPORT
 from rag_frozen.errors import DataFormatError
 from rag_frozen.types import Passage
 
-__all__ = ["DumpSource"]
+__all__ = ["DumpSource", "suitable_processes"]
 
 _SHOWN = 20  # problems that the report tells of
+_WORTH = {"plain": 2**23, "packed": 2**21}  # bytes of a dump for which a process pays its start
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +54,7 @@ class DumpSource:
         *,
         options: WikiOptions,
         cutting: Cutting,
-        processes: int = 1,
+        processes: int | None = 1,
         damaged: Literal["stop", "keep"] = "stop",
         selection: Selection | None = None,
     ) -> None:
@@ -63,7 +64,8 @@ class DumpSource:
             source: a file, or a folder whose dumps are read in the order of their numbers.
             options: which pages and what of them.
             cutting: of articles into passages.
-            processes: that parse pages; their number does not change the passages.
+            processes: that parse pages; their number does not change the passages. None takes as
+                many as pay.
             damaged: ``stop`` raises where a dump breaks off or a page cannot be read, ``keep``
                 warns and goes on.
             selection: keeps the best articles alone, and their scores beside the passages.
@@ -74,7 +76,7 @@ class DumpSource:
         self.files = expand_dumps(source)
         self._options = options
         self._cutting = cutting
-        self._processes = processes
+        self._processes = suitable_processes(self.files) if processes is None else processes
         self._damaged = damaged
         self._selection = selection
         self._pages = 0
@@ -254,6 +256,16 @@ class DumpSource:
         self._reasons[reason] += 1
         if len(self._problems) < _SHOWN:
             self._problems.append(problem)
+
+
+def suitable_processes(files: Sequence[Path]) -> int:
+    """Return how many processes pay for dumps: all usable cores, fewer for small files, because a
+    process takes about a second to start."""
+    worth = sum(
+        path.stat().st_size / _WORTH["plain" if path.suffix == ".xml" else "packed"]
+        for path in files
+    )
+    return max(1, min(usable_cores(), round(worth)))
 
 
 def _judge(

@@ -9,9 +9,14 @@ nothing about the parser.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
-__all__ = ["Arguments", "expand_template", "template_key"]
+__all__ = ["Arguments", "expand_template", "template_key", "template_shows", "without_templates"]
+
+_FLAT = re.compile(r"(?<!\{)\{\{([^{}|]*)(?:\|[^{}]*)?\}\}(?!(?:\}\})*\}(?!\}))")
+"""A template without braces inside; three braces in a row are an argument's, not a template's."""
+_PASSES = 3  # over templates in templates, from the inside out
 
 Arguments = Mapping[str, str]
 """A template's arguments as plain text: ``1``, ``2``, … and names in lower case."""
@@ -82,6 +87,40 @@ def template_key(name: str) -> str:
     """
     key = " ".join(name.replace("_", " ").split()).lower()
     return key.removeprefix("template:").strip()
+
+
+def template_shows(key: str) -> bool:
+    """Whether a template of this name can show something in a sentence.
+
+    >>> template_shows("lang"), template_shows("cite web")
+    (True, False)
+    """
+    return (
+        key in _RULES
+        or key in _FIXED
+        or key in _CURRENCIES
+        or key.startswith(("lang-", "formatnum:"))
+    )
+
+
+def without_templates(wikitext: str, keeps: Callable[[str], bool]) -> str:
+    """Remove templates that hold no other braces, from the inside out, where ``keeps`` of their key
+    is false. Most are citations, and the parser spends most of its time on them; what is left, with
+    all that is nested or unbalanced, is the parser's.
+
+    >>> without_templates("Ada{{cite|a{{!}}b}} is {{lang|la|magna}}.{{x|{{y}}}}", template_shows)
+    'Ada{{cite|a{{!}}b}} is {{lang|la|magna}}.'
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        return found[0] if keeps(template_key(found[1])) else ""
+
+    for _ in range(_PASSES):
+        before = len(wikitext)
+        wikitext = _FLAT.sub(replaced, wikitext)
+        if len(wikitext) == before:
+            break
+    return wikitext
 
 
 def expand_template(key: str, arguments: Arguments) -> str | None:

@@ -11,11 +11,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_frozen.corpus.mediawiki.cleaning import balance_quotes, clean_paragraph, without_tables
+from rag_frozen.corpus.mediawiki.cleaning import (
+    HIDDEN_MARK,
+    balance_quotes,
+    clean_paragraph,
+    without_hidden,
+    without_tables,
+)
 from rag_frozen.corpus.mediawiki.options import WikiOptions
-from rag_frozen.corpus.mediawiki.templates import expand_template, template_key
+from rag_frozen.corpus.mediawiki.templates import (
+    expand_template,
+    template_key,
+    template_shows,
+    without_templates,
+)
 from rag_frozen.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -25,7 +37,7 @@ __all__ = ["ArticleText", "LinkNames", "article_text", "link_target"]
 
 _ITEM = "\x01"  # begins a line that is a list item; XML allows no such character in a dump
 _HEADING = "\x02"  # begins a heading: this, its level as a digit, its words
-_PRIVATE = re.compile("[\x01\x02]")
+_PRIVATE = re.compile(f"[{_ITEM}{_HEADING}{HIDDEN_MARK}]")
 _TABLE_START = re.compile(r"^[ :\x01]*\{\|", re.MULTILINE)
 _LOOSE_TAG = re.compile(  # of HTML that the parser found no end for
     r"</?(?:b|big|br|center|dd|div|dl|dt|font|i|includeonly|li|noinclude|ol|onlyinclude|p|ref|small"
@@ -41,6 +53,7 @@ _SILENT_TAGS = frozenset(
     )
 )  # fmt: skip
 _BLOCK_TAGS = frozenset(("blockquote", "center", "div", "dl", "ol", "p", "poem", "pre", "ul"))
+_PAGE_NAMES = frozenset(("fullpagename", "pagename", "subpagename"))
 _ITEM_TAGS = frozenset(("dd", "dt", "li"))
 _INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]{2,10})*|simple|be-x-old|zh-min-nan")
 _IMAGE_FACTS = re.compile(
@@ -98,14 +111,17 @@ def article_text(
             "pip install 'rag-frozen[wiki]'"
         ) from error
 
-    source = balance_quotes(_PRIVATE.sub("", wikitext))
+    source = balance_quotes(without_tables(without_hidden(_PRIVATE.sub("", wikitext))))
+    source = without_templates(source, partial(_matters, options))
     walk = _Walk(options, names, title)
     walk.code(mwparserfromhell.parse(source, skip_style_tags=True))
     if _TABLE_START.search("".join(walk.pieces)):  # the parser could not find its end
         walk = _Walk(options, names, title)
-        walk.code(mwparserfromhell.parse(without_tables(source), skip_style_tags=True))
+        walk.code(
+            mwparserfromhell.parse(without_tables(source, unclosed=True), skip_style_tags=True)
+        )
     return ArticleText(
-        "\n".join(_paragraphs("".join(walk.pieces), options)),
+        "\n".join(_paragraphs("".join(walk.pieces).replace(HIDDEN_MARK, ""), options)),
         tuple(dict.fromkeys(walk.links)),
         walk.disambiguation,
     )
@@ -187,14 +203,14 @@ class _Walk:
 
     def _template(self, node: Any) -> None:  # Any: see _node
         key = template_key(str(node.name))
-        if key in self.options.disambiguation_templates or key.endswith(" disambiguation"):
+        if _disambiguates(self.options, key):
             self.disambiguation = True
-        if key in ("pagename", "fullpagename", "subpagename"):
+        if key in _PAGE_NAMES:
             self.pieces.append(self.title)
         elif key.startswith(self.options.infobox_prefixes):
             if self.options.infoboxes:
                 self._infobox(node)
-        else:
+        elif template_shows(key):
             arguments = {
                 template_key(str(param.name)): self._shown(param.value).strip()
                 for param in node.params
@@ -242,6 +258,20 @@ class _Walk:
         self.code(code)
         shown, self.pieces = "".join(self.pieces), outer
         return shown
+
+
+def _matters(options: WikiOptions, key: str) -> bool:
+    """Whether a template shows something or tells something of its page."""
+    return (
+        template_shows(key)
+        or key in _PAGE_NAMES
+        or _disambiguates(options, key)
+        or (options.infoboxes and key.startswith(options.infobox_prefixes))
+    )
+
+
+def _disambiguates(options: WikiOptions, key: str) -> bool:
+    return key in options.disambiguation_templates or key.endswith(" disambiguation")
 
 
 def _entity(node: Any) -> str:  # Any: see _Walk._node
