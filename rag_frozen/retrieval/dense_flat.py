@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rag_frozen.retrieval.dense_encoders import Vectors
-from rag_frozen.retrieval.dense_faiss import load_faiss
+from rag_frozen.retrieval.dense_faiss import load_faiss, reserve
 from rag_frozen.retrieval.dense_search import Rows
 from rag_frozen.retrieval.dense_vectors import StoredVectors
 
@@ -26,9 +26,7 @@ class FlatSearch:
         """
         faiss = load_faiss()
         self.width = vectors.width
-        self._index = faiss.IndexFlatIP(vectors.width)
-        self._index.codes.resize(4 * vectors.width * len(vectors))
-        self._index.codes.resize(0)  # what is reserved once is not copied while it grows
+        self._index = reserve(faiss.IndexFlatIP(vectors.width), len(vectors))
         for _, block in vectors.blocks():
             self._index.add(block)
 

@@ -15,7 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from rag_frozen.retrieval.dense_encoders import Vectors
-from rag_frozen.retrieval.dense_faiss import build_file, load_faiss, open_file, training_sample
+from rag_frozen.retrieval.dense_faiss import (
+    build_file,
+    load_faiss,
+    open_file,
+    reserve,
+    training_sample,
+)
 from rag_frozen.retrieval.dense_search import Rows, rescore
 from rag_frozen.retrieval.dense_vectors import StoredVectors
 
@@ -42,7 +48,7 @@ def build_scalar(
         kind = kinds.QT_8bit if bits == 8 else sixteen
         index = faiss.IndexScalarQuantizer(vectors.width, kind, faiss.METRIC_INNER_PRODUCT)
         index.train(training_sample(vectors, _TRAINED_ON, seed=seed))
-        return index
+        return reserve(index, len(vectors))
 
     return build_file(folder, vectors, make, progress=progress)
 
