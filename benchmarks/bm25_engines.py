@@ -121,7 +121,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
             build_tantivy(folder, passages)
         case "lucene":
-            from rag_frozen.retrieval.bm25_lucene import build_lucene
+            from rag_frozen.retrieval.lucene_build import build_lucene
 
             settings = analysis(options) | {"threads": options.threads}
             build_lucene(folder, passages, heap_mb=options.heap_mb, **settings)

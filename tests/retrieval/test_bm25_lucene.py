@@ -25,8 +25,9 @@ from rag_frozen.errors import (
     RecipeError,
 )
 from rag_frozen.retrieval import lucene_jvm
-from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene
+from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.types import Passage, Question
 from tests.lucene import skip_without_lucene
 
@@ -135,7 +136,8 @@ def test_opening_and_building_leave_the_environment_as_it_was(tmp_path: Path):
         "import os, sys\n"
         "os.environ['JAVA_HOME'] = '/nowhere'\n"
         "before = dict(os.environ)\n"
-        "from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene\n"
+        "from rag_frozen.retrieval.bm25_lucene import LuceneRetriever\n"
+        "from rag_frozen.retrieval.lucene_build import build_lucene\n"
         "assert 'jnius' not in sys.modules\n"
         "from pathlib import Path\n"
         "from rag_frozen.types import Passage, Question\n"
