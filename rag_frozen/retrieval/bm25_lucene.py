@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 from rag_frozen.errors import ArtifactDamagedError
@@ -122,7 +123,7 @@ class LuceneRetriever:
         texts = [question.text for question in questions]
         workers = min(self._threads, len(texts))
         if workers < 2:
-            return [self._search(text, k) for text in texts]
+            return self._work(texts, k)
         shares = [range(first, len(texts), workers) for first in range(workers)]
         rankings: list[Ranking] = [()] * len(texts)
         with ThreadPoolExecutor(workers) as pool:
@@ -133,13 +134,15 @@ class LuceneRetriever:
         return rankings
 
     def _work(self, texts: Sequence[str], k: int) -> list[Ranking]:
-        """A worker thread's share; Java is told that the thread ends."""
+        """A thread's share. Java keeps a thread that it was not told to let go, also after its
+        end, so all but the main thread, whoever began them, are let go."""
         import jnius
 
         try:
             return [self._search(text, k) for text in texts]
         finally:
-            jnius.detach()
+            if current_thread() is not main_thread():
+                jnius.detach()
 
     def _search(self, text: str, k: int) -> Ranking:
         with opening(self._folder):

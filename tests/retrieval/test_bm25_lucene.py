@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 import pytest
@@ -122,6 +123,20 @@ def test_rankings_do_not_depend_on_threads_of_the_build_or_of_the_search(
     build_lucene(tmp_path / "again", PASSAGES, threads=threads)
     again = LuceneRetriever(tmp_path / "again", threads=threads).retrieve(questions, k=20)
     assert again == LuceneRetriever(folder, threads=2).retrieve(questions, k=20)
+
+
+def test_threads_that_ask_are_let_go_by_java(folder: Path):
+    retriever = LuceneRetriever(folder, threads=3)
+    questions = [Question(str(n), "nile war") for n in range(6)]
+    whole = retriever.retrieve(questions, k=5)
+    beans = lucene_jvm.java("java.lang.management.ManagementFactory").getThreadMXBean()
+    before, rankings = beans.getThreadCount(), []
+    for batch in (questions, questions[:1], questions[:2]):
+        asking = Thread(target=lambda: rankings.extend(retriever.retrieve(batch, k=5)))  # noqa: B023
+        asking.start()
+        asking.join()
+    assert beans.getThreadCount() <= before
+    assert rankings == [*whole, *whole[:1], *whole[:2]]
 
 
 def test_an_index_is_one_segment_and_leaves_no_lock(folder: Path):
