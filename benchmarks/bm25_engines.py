@@ -2,6 +2,7 @@
 
 python benchmarks/bm25_engines.py CORPUS_FOLDER QUESTIONS.jsonl.gz --out DIR
     [--passages 3000000] [--threads 1] [--engines tantivy lucene pyserini bm25s] [--anserini]
+    [--keep]
 
 CORPUS_FOLDER is a corpus artifact (``rag-frozen corpus build``). Each engine is built in a process
 of its own and searched in another, so that memory is its own; all with English stemming, no stop
@@ -57,7 +58,8 @@ def main() -> None:
     built: dict[str, Any] = {}
     runs: dict[str, list[list[str]]] = {}
     for engine in options.engines:
-        if engine == "pyserini":
+        there = options.keep and (options.out / engine).is_dir()
+        if engine == "pyserini" or there:
             built[engine] = {}
         else:
             built[engine] = child(options, "--build", engine)
@@ -80,6 +82,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--heap-mb", type=int, default=1024)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--keep", action="store_true", help="search indexes that are there")
     parser.add_argument("--anserini", action="store_true", help="Lucene with Anserini's defaults")
     for step in ("build", "search"):
         parser.add_argument(f"--{step}", choices=ENGINES, help=argparse.SUPPRESS)
@@ -121,7 +124,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
             build_tantivy(folder, passages)
         case "lucene":
-            from rag_frozen.retrieval.bm25_lucene import build_lucene
+            from rag_frozen.retrieval.lucene_build import build_lucene
 
             settings = analysis(options) | {"threads": options.threads}
             build_lucene(folder, passages, heap_mb=options.heap_mb, **settings)

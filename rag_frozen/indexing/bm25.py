@@ -30,8 +30,9 @@ from rag_frozen.recipes.index import (
     LuceneIndex,
     TantivyBm25,
 )
-from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene
+from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.types import Passage
 
 if TYPE_CHECKING:

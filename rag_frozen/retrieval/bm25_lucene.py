@@ -10,98 +10,26 @@ of threads and ignores it, and gives each hit as an object whose every field is 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from hashlib import sha256
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from threading import current_thread, main_thread
+from typing import Any
 
-from rag_frozen.corpus.ids import update_ids_digest
-from rag_frozen.errors import ArtifactDamagedError, InputError
-from rag_frozen.retrieval.lucene_jvm import (
-    building,
-    java,
-    java_text,
-    opening,
-    path_text,
-    start_jvm,
-)
+from rag_frozen.errors import ArtifactDamagedError
+from rag_frozen.retrieval.lucene_build import INDEX_FOLDER, Stemmer, StopWords
+from rag_frozen.retrieval.lucene_jvm import cores, java, java_text, opening, path_text, start_jvm
 from rag_frozen.retrieval.passage_ids import check_k, check_questions
-from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
+from rag_frozen.types import Hit, Question, Ranking, sort_hits
 
-__all__ = ["LuceneRetriever", "Stemmer", "StopWords", "build_lucene"]
+__all__ = ["LuceneRetriever"]
 
-Stemmer = Literal["porter", "krovetz", "none"]
-StopWords = bool | tuple[str, ...]
-"""Lucene's 33 English ones, none, or a list."""
-
-_INDEX = "lucene"
-_BATCH = 2_000
-"""Passages that are handed to Java at once."""
 _AT_ONCE = 10_000
 """Passages of an index that are gone through at once."""
 _MAX_TERMS = 512
 """Distinct terms of a question that are searched; Lucene refuses more than 1,024."""
 _SPARE = 32
 """Hits beyond k that are looked at where Lucene does not order ties by id."""
-
-
-def build_lucene(
-    folder: Path,
-    passages: Iterable[Passage],
-    *,
-    stemmer: Stemmer = "porter",
-    stop_words: StopWords = True,
-    store_contents: bool = False,
-    threads: int | None = None,
-    heap_mb: int = 1024,
-    progress: Callable[[int], None] = lambda done: None,
-) -> tuple[int, str]:
-    """Index passages into an empty folder, as one segment.
-
-    Args:
-        folder: is made; holds Lucene's files in ``lucene/``.
-        passages: in corpus order.
-        stemmer, stop_words: for passages and questions alike.
-        store_contents: keep title and text in the index too, as Pyserini's full indexes do.
-        threads: that analyze passages; all cores where it is None.
-        heap_mb: MiB of Java's heap, a quarter of which buffers postings.
-        progress: is told the number of passages done.
-
-    Returns:
-        Number of passages, and SHA-256 over their ids in order.
-
-    Raises:
-        InputError: when a passage has neither title nor text.
-        OSError: when the disk refuses; what is in the folder is then no index.
-        MissingPackageError: when Pyserini or its Java is not installed.
-    """
-    heap_mb = start_jvm(heap_mb=heap_mb)
-    from jnius import JavaException
-
-    place = folder / _INDEX
-    place.mkdir(parents=True)
-    with building(folder):
-        indexer = _indexer(folder, stemmer, stop_words, store_contents, threads or _cores())
-        writer = indexer.writer
-        writer.getConfig().setRAMBufferSizeMB(max(16.0, heap_mb / 4))
-        try:
-            counted = _add(indexer, passages, progress)
-            writer.commit()
-            writer.forceMerge(1)
-            writer.commit()
-        except BaseException:
-            with suppress(JavaException):  # what came first is told
-                writer.rollback()
-            raise
-        writer.close()
-    (place / "write.lock").unlink(missing_ok=True)
-    progress(counted[0])
-    return counted
 
 
 class LuceneRetriever:
@@ -118,7 +46,7 @@ class LuceneRetriever:
         threads: int | None = None,
         heap_mb: int = 1024,
     ) -> None:
-        """Open a folder that :func:`build_lucene` wrote, or a folder of Lucene's own files.
+        """Open a folder that ``build_lucene`` wrote, or a folder of Lucene's own files.
 
         The analyzer's settings must be those that it was built with. ``threads`` search a batch
         (all cores where it is None); ``heap_mb`` is Java's, see :func:`.lucene_jvm.start_jvm`.
@@ -129,8 +57,8 @@ class LuceneRetriever:
         """
         start_jvm(heap_mb=heap_mb)
         self._folder = folder
-        self._threads = threads or _cores()
-        own = folder / _INDEX
+        self._threads = threads or cores()
+        own = folder / INDEX_FOLDER
         with opening(folder):
             self._java = java("io.anserini.search.SimpleSearcher")(
                 path_text(own if own.is_dir() else folder)
@@ -195,7 +123,7 @@ class LuceneRetriever:
         texts = [question.text for question in questions]
         workers = min(self._threads, len(texts))
         if workers < 2:
-            return [self._search(text, k) for text in texts]
+            return self._work(texts, k)
         shares = [range(first, len(texts), workers) for first in range(workers)]
         rankings: list[Ranking] = [()] * len(texts)
         with ThreadPoolExecutor(workers) as pool:
@@ -206,13 +134,15 @@ class LuceneRetriever:
         return rankings
 
     def _work(self, texts: Sequence[str], k: int) -> list[Ranking]:
-        """A worker thread's share; Java is told that the thread ends."""
+        """A thread's share. Java keeps a thread that it was not told to let go, also after its
+        end, so all but the main thread, whoever began them, are let go."""
         import jnius
 
         try:
             return [self._search(text, k) for text in texts]
         finally:
-            jnius.detach()
+            if current_thread() is not main_thread():
+                jnius.detach()
 
     def _search(self, text: str, k: int) -> Ranking:
         with opening(self._folder):
@@ -248,64 +178,6 @@ class LuceneRetriever:
         return int(terms.size())
 
 
-def _indexer(
-    folder: Path, stemmer: Stemmer, stop_words: StopWords, store_contents: bool, threads: int
-) -> Any:  # Any: a Java object
-    arguments = ["-input", "", "-collection", "JsonCollection"]
-    arguments += ["-index", path_text(folder / _INDEX)]
-    arguments += ["-threads", str(threads), "-stemmer", stemmer]
-    arguments += ["-storeContents"] if store_contents else []
-    make = java("io.anserini.index.SimpleIndexer")
-    if stop_words is True:
-        return make(arguments)
-    if not stop_words:
-        return make([*arguments, "-keepStopwords"])
-    words = folder / "stop-words.txt"  # read at once
-    words.write_text("".join(f"{word.lower()}\n" for word in stop_words), encoding="utf-8")
-    made = make([*arguments, "-stopwords", path_text(words)])
-    words.unlink()
-    return made
-
-
-def _add(
-    indexer: Any,  # Any: a Java object
-    passages: Iterable[Passage],
-    progress: Callable[[int], None],
-) -> tuple[int, str]:
-    digest, count = sha256(), 0
-    source = iter(passages)
-    while batch := list(islice(source, _BATCH)):
-        rows = [
-            json.dumps({"id": passage.id, "contents": f"{_quoted(passage.title)}\n{passage.text}"})
-            for passage in batch
-        ]
-        if indexer.addRawDocuments(rows) != len(batch):
-            _explain(indexer.writer, batch)
-        update_ids_digest(digest, [passage.id for passage in batch])
-        count += len(batch)
-        progress(count)
-    return count, digest.hexdigest()
-
-
-def _quoted(title: str) -> str:
-    """A title that begins with a quotation mark is quoted as in Pyserini's collections, so that it
-    can be read back."""
-    return '"' + title.replace('"', '""') + '"' if title.startswith('"') else title
-
-
-def _explain(writer: Any, batch: Sequence[Passage]) -> None:  # Any: a Java object
-    """Raise what kept passages of a batch out of the index."""
-    tragedy = writer.getTragicException()
-    if tragedy is not None:
-        writer.commit()  # raises it, with its cause
-    empty = [passage.id for passage in batch if not f"{passage.title}{passage.text}".strip()]
-    raise InputError(
-        f"Lucene took not all of {len(batch):,} passages, from {batch[0].id!r} to "
-        f"{batch[-1].id!r}. Without title and text are: "
-        f"{', '.join(map(repr, empty[:5])) or 'none of them'}. Leave out passages that are empty."
-    )
-
-
 def _analyzer(stemmer: Stemmer, stop_words: StopWords) -> Any:  # Any: a Java object
     analyzer = java("io.anserini.analysis.DefaultEnglishAnalyzer")
     if stop_words is True:
@@ -331,10 +203,3 @@ def _check_fields(folder: Path, searcher: Any) -> bool:  # Any: a Java object
         )
     sortable = fields.fieldInfo("id").getDocValuesType().toString() == "BINARY"
     return sortable and not searcher.backwardsCompatibilityLucene8
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # a system without affinities
-        return os.cpu_count() or 1

@@ -29,7 +29,7 @@ from rag_frozen.errors import (
     StorageError,
 )
 
-__all__ = ["building", "java", "java_text", "opening", "path_text", "start_jvm"]
+__all__ = ["building", "cores", "java", "java_text", "opening", "path_text", "start_jvm"]
 
 _LOG = logging.getLogger(__name__)
 _STARTING = threading.Lock()  # the JVM is the process's own; two threads must not start two
@@ -68,6 +68,14 @@ def start_jvm(*, heap_mb: int) -> int:
             java("java.lang.System")
         _be_quiet()
         return heap_mb
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # a system without affinities
+        return os.cpu_count() or 1
 
 
 def java(name: str) -> Any:  # Any: Java classes have no Python types

@@ -13,7 +13,7 @@ from rag_frozen.corpus import ArrowPassageStore
 from rag_frozen.corpus.store import write_store
 from rag_frozen.errors import UnknownPassageError
 from rag_frozen.protocols import PassageStore
-from rag_frozen.retrieval.bm25_lucene import build_lucene
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.retrieval.lucene_contents import LucenePassages
 from rag_frozen.types import Passage
 from tests.lucene import INSTALLED

@@ -12,12 +12,13 @@ import pytest
 from rag_frozen.errors import ArtifactDamagedError, InputError
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.protocols import Retriever
-from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene
+from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, SentenceEncoder, Vectors
 from rag_frozen.retrieval.dense_search import DenseRetriever
 from rag_frozen.retrieval.dense_vectors import encode_corpus
 from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run, write_trec_run
 from rag_frozen.types import Hit, Passage, Question, Ranking
 from tests.lucene import skip_without_lucene

@@ -24,7 +24,7 @@ from rag_frozen.indexing import build as building
 from rag_frozen.indexing.bm25 import bm25_identity, recount
 from rag_frozen.indexing.plan import plan_index
 from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex, TantivyBm25
-from rag_frozen.retrieval.bm25_lucene import build_lucene
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.types import Passage, Question
 from tests.artifacts.disks import small_disk
 from tests.lucene import skip_without_lucene

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 import pytest
@@ -25,8 +26,9 @@ from rag_frozen.errors import (
     RecipeError,
 )
 from rag_frozen.retrieval import lucene_jvm
-from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene
+from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.types import Passage, Question
 from tests.lucene import skip_without_lucene
 
@@ -123,6 +125,20 @@ def test_rankings_do_not_depend_on_threads_of_the_build_or_of_the_search(
     assert again == LuceneRetriever(folder, threads=2).retrieve(questions, k=20)
 
 
+def test_threads_that_ask_are_let_go_by_java(folder: Path):
+    retriever = LuceneRetriever(folder, threads=3)
+    questions = [Question(str(n), "nile war") for n in range(6)]
+    whole = retriever.retrieve(questions, k=5)
+    beans = lucene_jvm.java("java.lang.management.ManagementFactory").getThreadMXBean()
+    before, rankings = beans.getThreadCount(), []
+    for batch in (questions, questions[:1], questions[:2]):
+        asking = Thread(target=lambda: rankings.extend(retriever.retrieve(batch, k=5)))  # noqa: B023
+        asking.start()
+        asking.join()
+    assert beans.getThreadCount() <= before
+    assert rankings == [*whole, *whole[:1], *whole[:2]]
+
+
 def test_an_index_is_one_segment_and_leaves_no_lock(folder: Path):
     names = [path.name for path in (folder / "lucene").iterdir()]
     assert len({name.split("_")[1].split(".")[0] for name in names if name[0] == "_"}) == 1
@@ -135,7 +151,8 @@ def test_opening_and_building_leave_the_environment_as_it_was(tmp_path: Path):
         "import os, sys\n"
         "os.environ['JAVA_HOME'] = '/nowhere'\n"
         "before = dict(os.environ)\n"
-        "from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene\n"
+        "from rag_frozen.retrieval.bm25_lucene import LuceneRetriever\n"
+        "from rag_frozen.retrieval.lucene_build import build_lucene\n"
         "assert 'jnius' not in sys.modules\n"
         "from pathlib import Path\n"
         "from rag_frozen.types import Passage, Question\n"

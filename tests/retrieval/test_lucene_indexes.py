@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_frozen.errors import ArtifactMismatchError, ArtifactMissingError, InputError
-from rag_frozen.retrieval.bm25_lucene import LuceneRetriever, build_lucene
+from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
+from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.retrieval.lucene_contents import LucenePassages
 from rag_frozen.retrieval.lucene_ids import check_same_ids, index_digest
 from rag_frozen.retrieval.lucene_jvm import start_jvm
