@@ -5,14 +5,23 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rag_frozen.artifacts.provenance import describe_hardware
+from rag_frozen.evaluation.flops import generation_flops, reading_flops, text_model
+from rag_frozen.evaluation.prompt_costs import prompt_flops, prompts_in_use
 from rag_frozen.evaluation.scoring import ScoredAnswer
 from rag_frozen.pipeline import Pipeline
 
-__all__ = ["PartCost", "TokensRead", "describe_costs", "describe_machine", "peak_memory"]
+__all__ = [
+    "PartCost",
+    "TokensRead",
+    "describe_costs",
+    "describe_machine",
+    "peak_memory",
+    "trained_share",
+]
 
 _MIB = 2**20
 
@@ -21,17 +30,20 @@ _MIB = 2**20
 class PartCost:
     """One learned part.
 
-    ``parameters`` counts all weights; ``trained`` says whether they were learned for this task,
-    beside the frozen language model and encoder. ``tokens`` a question is what it reads and writes.
-    ``flops_per_question`` is estimated as 2 x weights x tokens, weights of embedding tables left
-    out (Kaplan et al. 2020, section 2.1, without the attention term).
+    ``parameters`` counts all weights; ``trained`` those learned for this task, beside the frozen
+    language model and encoders. ``tokens`` a question is what it reads and writes.
+    ``flops_per_question`` is counted as ``rag_frozen.evaluation.flops`` says, attention included,
+    for texts of equal length where only their sum is known; for a model of a form that is not known
+    there, as 2 x weights x tokens, embedding tables left out. ``added`` says whether the part was
+    added to the frozen reader for this task: a reranker, a soft prompt with its encoder.
     """
 
     part: str
     parameters: int
-    trained: bool
+    trained: int
     tokens: float
     flops_per_question: float
+    added: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +86,39 @@ def describe_costs(
             **{part.part: round(part.tokens, 1) for part in parts if part.part != "reader"},
         },
         "peak_memory_mib": round(peak_memory() / _MIB, 1),
+        "peak_device_memory_mib": _device_memory(),
         "machine": describe_machine(),
         "parameters": [
             {
-                **{k: v for k, v in asdict(part).items() if k not in ("parameters", "trained")},
-                "frozen": 0 if part.trained else part.parameters,
-                "trained": part.parameters if part.trained else 0,
+                "part": part.part,
+                "tokens": part.tokens,
+                "flops_per_question": part.flops_per_question,
+                "frozen": part.parameters - part.trained,
+                "trained": part.trained,
             }
             for part in parts
         ],
+        "trained_share": trained_share(parts),
+    }
+
+
+def trained_share(parts: Sequence[PartCost]) -> dict[str, Any] | None:  # Any: JSON values
+    """What the parts that were added to the frozen reader add, in percent of it: to its parameters
+    (the trained ones) and to its work a question, in all and part by part; None without a reader.
+
+    >>> parts = [PartCost("reranker", 5, 5, 9.0, 10.0, True), PartCost("reader", 100, 0, 9.0, 80.0)]
+    >>> trained_share(parts)
+    {'parameters': 5.0, 'flops': 12.5, 'flops_of': {'reranker': 12.5}}
+    """
+    reader = next((part for part in parts if part.part == "reader"), None)
+    if reader is None or not reader.parameters or not reader.flops_per_question:
+        return None
+    added = [part for part in parts if part.added]
+    flops = {part.part: part.flops_per_question / reader.flops_per_question for part in added}
+    return {
+        "parameters": round(100 * sum(part.trained for part in added) / reader.parameters, 4),
+        "flops": round(100 * sum(flops.values()), 4),
+        "flops_of": {name: round(100 * share, 4) for name, share in flops.items()},
     }
 
 
@@ -103,22 +139,98 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1_024
 
 
+def _device_memory() -> float | None:
+    """The most memory of a CUDA device that this process has held, in MiB; None without one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return round(float(torch.cuda.max_memory_allocated()) / _MIB, 1)
+
+
 def _parts(
     pipeline: Pipeline, rows: Sequence[ScoredAnswer], before: TokensRead, questions: int
 ) -> Iterator[PartCost]:
     now = TokensRead.so_far(pipeline)
-    read = _mean([row.prompt_tokens + row.answer_tokens for row in rows])
     encoder = _encoder(pipeline.retriever)
-    for name, stage, trained, tokens in (
-        ("encoder", encoder, False, (now.encoder - before.encoder) / questions),
-        ("reranker", pipeline.reranker, True, (now.reranker - before.reranker) / questions),
-        ("reader", pipeline.reader, False, read),
-    ):
-        counts = getattr(stage, "parameter_counts", None)
-        if counts is None:
+    if found := _counts(encoder):
+        tokens = (now.encoder - before.encoder) / questions
+        yield PartCost("encoder", found[0], 0, tokens, _reading(encoder, tokens, 1.0, found[1]))
+    if found := _counts(pipeline.reranker):
+        tokens = (now.reranker - before.reranker) / questions
+        pairs = sum(row.reranked for row in rows) / max(1, len(rows))
+        work = _reading(pipeline.reranker, tokens, pairs, found[1])
+        yield PartCost("reranker", found[0], found[0], tokens, work, added=True)
+    yield from _reader_parts(pipeline, rows)
+
+
+def _reader_parts(pipeline: Pipeline, rows: Sequence[ScoredAnswer]) -> Iterator[PartCost]:
+    reader, copies = _plain_reader(pipeline.reader)
+    found = _counts(reader)
+    if found is None:
+        return
+    work = copies * _generation(reader, rows, 0, found[1])
+    prompts = prompts_in_use(pipeline.reader)
+    if prompts:
+        longest = max(prompt.length for prompt in prompts)
+        longer = copies * _generation(reader, rows, longest, found[1]) - work
+        costs = [prompt_flops(prompt, rows) for prompt in prompts]
+        frozen = {id(cost.encoder): cost.encoder_parameters for cost in costs if cost.encoder}
+        trained = sum(cost.trained for cost in costs)
+        yield PartCost(
+            "soft prompt",
+            sum(frozen.values()) + trained,
+            trained,
+            sum(cost.tokens for cost in costs),
+            sum(cost.flops for cost in costs) + longer,
+            added=True,
+        )
+    read = _mean([row.prompt_tokens + row.answer_tokens for row in rows])
+    yield PartCost("reader", found[0], 0, copies * read, work)
+
+
+def _plain_reader(reader: object) -> tuple[object, int]:
+    """The reader in its wrappers, and how often it reads a question: once for each member of an
+    ensemble."""
+    copies = 1
+    while (inner := getattr(reader, "reader", None)) is not None:
+        copies *= max(1, len(getattr(reader, "names", ())))
+        reader = inner
+    return reader, copies
+
+
+def _counts(stage: object | None) -> tuple[int, int] | None:
+    counts = getattr(stage, "parameter_counts", None)
+    return None if counts is None else counts()
+
+
+def _reading(stage: object, tokens: float, texts: float, used: int) -> float:
+    """Work of a stage that reads ``tokens`` a question in ``texts`` texts."""
+    sizes = _sizes(stage)
+    if sizes is None or texts <= 0:
+        return 2.0 * used * tokens
+    return reading_flops(sizes.reader, tokens / texts, texts=texts) if tokens else 0.0
+
+
+def _generation(reader: object, rows: Sequence[ScoredAnswer], prompt: int, used: int) -> float:
+    """Mean work of an answer, with ``prompt`` vectors before each prompt."""
+    sizes = _sizes(reader)
+    work = 0.0
+    for row in rows:
+        if not row.answer_tokens:
             continue
-        total, used = counts()
-        yield PartCost(name, total, trained, tokens, 2.0 * used * tokens)
+        source = row.prompt_tokens + prompt
+        if sizes is None:
+            work += 2.0 * used * (source + row.answer_tokens)
+        else:
+            work += generation_flops(sizes, source, row.answer_tokens)
+    return work / max(1, len(rows))
+
+
+def _sizes(stage: object) -> Any:  # Any: TextModel or None
+    from torch import nn
+
+    model = getattr(stage, "model", None)
+    return text_model(model) if isinstance(model, nn.Module) else None
 
 
 def _encoder(retriever: object) -> object | None:

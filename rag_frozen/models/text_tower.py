@@ -57,6 +57,12 @@ class TextTower:
         self.tokens_read = 0
         """Tokens that the transformer has read so far, padding left out."""
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The transformer."""
+        module: torch.nn.Module = self._model
+        return module
+
     def parameter_counts(self) -> ParameterCounts:
         """All weights, and those outside of embedding tables."""
         return parameter_counts(self._model)

@@ -69,6 +69,12 @@ class InputEncoder:
         """Width H of the states."""
         return int(self._model.config.hidden_size)
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The frozen transformer."""
+        module: torch.nn.Module = self._model
+        return module
+
     def parameter_counts(self) -> ParameterCounts:
         """All weights, and those outside of embedding tables."""
         return parameter_counts(self._model)

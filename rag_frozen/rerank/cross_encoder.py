@@ -105,6 +105,11 @@ class CrossEncoderReranker:
         """Tokens read so far."""
         return self._tower.tokens_read
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The transformer with its score."""
+        return self._tower.model
+
     def parameter_counts(self) -> ParameterCounts:
         """All weights, and those outside of embedding tables."""
         return self._tower.parameter_counts()

@@ -112,6 +112,12 @@ class SentenceEncoder:
         """Tokens read so far; 0 where the library reads them."""
         return self._tower.tokens_read if self._tower else 0
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The transformer, or the library's model around it."""
+        module: torch.nn.Module = self._tower.model if self._tower else self._library
+        return module
+
     def parameter_counts(self) -> ParameterCounts:
         """All weights, and those outside of embedding tables."""
         return self._tower.parameter_counts() if self._tower else parameter_counts(self._library)
@@ -188,6 +194,11 @@ class DprEncoder:
     def tokens_read(self) -> int:
         """Tokens of questions read so far."""
         return self._questions.tokens_read
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The question tower's transformer."""
+        return self._questions.model
 
     def parameter_counts(self) -> ParameterCounts:
         """The question tower's weights, and those outside of embedding tables."""

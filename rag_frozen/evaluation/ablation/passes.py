@@ -143,7 +143,7 @@ class SharedReader:
 
     def __init__(self, reader: Reader, stream: RunStream) -> None:
         """Take the reader, and read the stored answers; ``stream`` holds ``ANSWERS``."""
-        self._reader = reader
+        self.reader = reader
         self._stream = stream
         self._known = {
             str(record["key"]): _generation(record)
@@ -159,7 +159,7 @@ class SharedReader:
         keys = [_key(context) for context in contexts]
         fresh = {k: c for k, c in zip(keys, contexts, strict=True) if k not in self._known}
         if fresh:
-            found = self._reader.generate(list(fresh.values()))
+            found = self.reader.generate(list(fresh.values()))
             made = dict(zip(fresh, found, strict=True))
             lines = "".join(_line(key, generation) for key, generation in made.items())
             self._stream.append({ANSWERS: lines}, questions=len(made))
