@@ -1,7 +1,9 @@
 """The pocket reranker: MiniLM with a score on top; only what was trained is stored.
 
-The embedding tables are MiniLM's. The rest is stored in one of two forms: all other weights
-rounded to int8 with one scale a row, or low-rank adapters in bf16 and the score's own layer.
+The embedding tables are MiniLM's, or those of the base: a prefix language model, such as the
+pocket reader, whose layers the reranker began from. The rest is stored in one of two forms: all
+other weights rounded to int8 with one scale a row, or low-rank adapters in bf16 and the score's own
+layer.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from torch import Tensor, nn
 
 from rag_frozen.artifacts import MANIFEST_NAME, verify
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError
-from rag_frozen.models.digest import tensors_digest
+from rag_frozen.models.digest import folder_digest, tensors_digest
 from rag_frozen.models.lora import attach_lora, lora_weights, merge_lora
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.rounding import restore_rounded, round_matrices
+from rag_frozen.models.source import resolve_model
+from rag_frozen.reader.prefix_lm_weights import as_bert, load_prefix_lm
 
 __all__ = [
     "add_adapters",
@@ -40,18 +44,28 @@ _TABLES = (
     "bert.embeddings.position_embeddings.weight",
     "bert.embeddings.token_type_embeddings.weight",
 )
-"""MiniLM's, never trained and never stored."""
+"""MiniLM's or the base's, never trained and never stored."""
 _SCORE = "classifier"
 
 
-def begin_classifier(minilm: Path) -> Any:  # Any: a transformers model
-    """Make a one-label classifier whose encoder is MiniLM's."""
+def begin_classifier(minilm: Path, base: Path | None = None) -> Any:  # Any: a transformers model
+    """Make a one-label classifier whose encoder is MiniLM's.
+
+    Args:
+        minilm: the encoder's folder.
+        base: of a prefix language model over it, whose layers and tables take the encoder's place;
+            positions past the encoder's are left out.
+    """
     from transformers import AutoModelForSequenceClassification
 
     with quiet_loading():
-        return AutoModelForSequenceClassification.from_pretrained(
+        classifier = AutoModelForSequenceClassification.from_pretrained(
             str(minilm), num_labels=1, use_safetensors=True
         )
+    if base is not None:
+        state = {n: t for n, t in classifier.state_dict().items() if t.is_floating_point()}
+        classifier.load_state_dict({**state, **_of_base(base, minilm, state)}, strict=False)
+    return classifier
 
 
 def freeze_embeddings(classifier: Any) -> dict[str, nn.Parameter]:
@@ -75,7 +89,11 @@ def add_adapters(classifier: Any, *, rank: int, alpha: float) -> None:
 
 
 def save_pocket_classifier(
-    classifier: Any, folder: Path, *, lora: tuple[int, float] | None = None
+    classifier: Any,
+    folder: Path,
+    *,
+    lora: tuple[int, float] | None = None,
+    base: str | None = None,
 ) -> None:
     """Write ``config.json`` and ``model.safetensors``, embedding tables left out.
 
@@ -84,8 +102,12 @@ def save_pocket_classifier(
         folder: made where it is not there.
         lora: rank and alpha of the adapters, which alone are then stored, as bf16, with the score's
             layer as fp32; without it all matrices are rounded to int8.
+        base: name of the prefix language model that it began from; it is loaded beside it alone.
     """
     config: dict[str, object] = {"kind": _KIND, "encoder": "pocket/minilm"}
+    if base is not None:
+        digest = folder_digest(resolve_model(base).path)
+        config["base"] = {"model": base, "digest": digest}
     if lora is None:
         state = classifier.state_dict().items()
         stored = {n: t for n, t in state if n not in _TABLES and t.is_floating_point()}
@@ -115,7 +137,8 @@ def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
 
     Raises:
         ArtifactDamagedError: when the weights are missing, truncated, changed or do not fit.
-        ArtifactMismatchError: when ``minilm`` has other embeddings than it was trained with.
+        ArtifactMismatchError: when ``minilm`` has other embeddings than it was trained with, or the
+            base is another.
     """
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -125,9 +148,13 @@ def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
         source = _named_as_ours(load_file(str(minilm / _WEIGHTS)))
         words = source[_WORDS]
         _check_words(words, None if manifest is None else manifest.digests, folder, minilm)
-        state = _state(stored, source, _config(folder))
-        config = BertConfig.from_pretrained(str(minilm), num_labels=1)
-        classifier = BertForSequenceClassification(config)
+        config = _config(folder)
+        if "base" in config:
+            base = _checked_base(folder, **config["base"])
+            source |= _of_base(base, minilm, source)
+        state = _state(stored, source, config)
+        form = BertConfig.from_pretrained(str(minilm), num_labels=1)
+        classifier = BertForSequenceClassification(form)
         missing = classifier.load_state_dict(state, strict=False)
         lost = [n for n in missing.missing_keys if "position_ids" not in n]
         if lost or missing.unexpected_keys:
@@ -138,6 +165,22 @@ def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
             "train it again with: rag-frozen train pocket-reranker"
         ) from error
     return classifier.eval()
+
+
+def _checked_base(folder: Path, *, model: str, digest: str) -> Path:
+    path = resolve_model(model).path
+    if (found := folder_digest(path)) != digest:
+        raise ArtifactMismatchError(
+            f"The reranker in {folder} was trained over {model} with digest {digest[:12]}…, the "
+            f"one here has {found[:12]}…. Use that model, or train the reranker again."
+        )
+    return path
+
+
+def _of_base(base: Path, minilm: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a prefix language model by the names of a classifier, as long as ``like``."""
+    tensors = {f"bert.{n}": t for n, t in as_bert(load_prefix_lm(base, minilm)).items()}
+    return {name: tensor[: len(like[name])].clone() for name, tensor in tensors.items()}
 
 
 def _config(folder: Path) -> Mapping[str, Any]:  # Any: JSON values

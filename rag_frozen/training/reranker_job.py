@@ -45,6 +45,8 @@ def reranker_job(settings: RerankerTraining, *, share: Share = ALONE) -> Job:
     if settings.start_from is not None:
         inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
         recipe["start_from"] = "start"  # its digest names it, not where it lies
+    if settings.base is not None:
+        inputs["base"] = folder_digest(resolve_model(settings.base).path)
     if settings.likelihood is not None:
         judge = settings.likelihood.reader
         inputs["reader"] = folder_digest(
@@ -85,7 +87,7 @@ def _begin(settings: RerankerTraining, encoder: Path, home: Path, share: Share) 
 
     def write(folder: Path) -> None:
         form = None if lora is None else (lora.rank, lora.alpha)
-        save_pocket_classifier(classifier, folder, lora=form)
+        save_pocket_classifier(classifier, folder, lora=form, base=settings.base)
         task.use(load_pocket_classifier(folder, encoder))
 
     words = tables["word_embeddings"]
@@ -98,7 +100,8 @@ def _begin(settings: RerankerTraining, encoder: Path, home: Path, share: Share) 
 
 def _classifier(settings: RerankerTraining, encoder: Path) -> Any:  # Any: a transformers model
     if settings.start_from is None:
-        return begin_classifier(encoder)
+        base = None if settings.base is None else resolve_model(settings.base).path
+        return begin_classifier(encoder, base)
     return load_pocket_classifier(resolve_model(settings.start_from).path, encoder)
 
 

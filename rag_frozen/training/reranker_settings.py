@@ -43,6 +43,9 @@ class RerankerTraining(BaseModel):
     encoder: str = "pocket/minilm"
     start_from: str | None = None
     """A reranker that was trained before, by its folder, in place of the encoder's layers."""
+    base: str | None = None
+    """A prefix language model, such as ``pocket/reader``, whose layers it begins from and beside
+    which it is loaded."""
     data: RankingData
     loss: Literal["bce", "softmax", "ralm"] = "softmax"
     likelihood: LikelihoodSettings | None = None

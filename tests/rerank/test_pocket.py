@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from rag_frozen.models.rounding import (
     round_matrices,
 )
 from rag_frozen.models.source import resolve_model
+from rag_frozen.reader.prefix_lm import PrefixLMConfig
+from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
 from rag_frozen.rerank.pocket import (
     add_adapters,
     begin_classifier,
     load_pocket_classifier,
     save_pocket_classifier,
 )
+from tests.tiny import save_bert
 
 LARGEST = 11 * 2**20
 """Bytes that the shipped weights may take."""
@@ -120,3 +124,41 @@ def test_what_is_written_is_small_and_scores_as_what_was_trained(tmp_path: Path,
     assert off < 0.1
     if lora is not None:
         assert float((without - after).abs().max()) > 5 * off
+
+
+@pytest.mark.parametrize("lora", [None, (4, 8.0)])
+def test_a_reranker_over_a_language_model_begins_from_it_and_needs_that_very_one(
+    tmp_path: Path, lora: tuple[int, float] | None
+):
+    minilm = save_bert(tmp_path / "minilm")
+    size = json.loads((minilm / "config.json").read_text())
+    config = PrefixLMConfig(
+        size["vocab_size"], size["hidden_size"], size["num_hidden_layers"],
+        size["num_attention_heads"], size["intermediate_size"], 300,
+    )  # fmt: skip
+    model = begin_from_minilm(minilm, config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.01
+    save_trained(model, tmp_path / "lm", int8=True)
+    torch.manual_seed(0)
+    classifier = begin_classifier(minilm, tmp_path / "lm")
+    begun = load_prefix_lm(tmp_path / "lm", minilm)
+    key = classifier.bert.encoder.layer[1].attention.self.key
+    assert torch.equal(key.weight, begun.layers[1].qkv.weight.chunk(3)[1])
+    tables = classifier.bert.embeddings
+    assert torch.equal(
+        tables.position_embeddings.weight,
+        begun.position_embeddings.weight[: len(tables.position_embeddings.weight)],
+    )
+    if lora is not None:
+        add_adapters(classifier, rank=lora[0], alpha=lora[1])
+    classifier.eval()
+    pair = {"input_ids": torch.tensor([[2, 5, 6, 3, 7, 8, 3]])}
+    wanted = classifier(**pair).logits
+    save_pocket_classifier(classifier, tmp_path / "r", lora=lora, base=str(tmp_path / "lm"))
+    loaded = load_pocket_classifier(tmp_path / "r", minilm)
+    assert torch.allclose(loaded(**pair).logits, wanted, atol=0.02 if lora is None else 1e-5)
+    save_trained(begin_from_minilm(minilm, config), tmp_path / "lm", int8=True)
+    with pytest.raises(ArtifactMismatchError, match="was trained over"):
+        load_pocket_classifier(tmp_path / "r", minilm)
