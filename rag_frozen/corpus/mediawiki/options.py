@@ -71,7 +71,7 @@ class WikiOptions:
     Attributes:
         namespaces: numbers of the namespaces that are read; 0 holds the articles.
         lists: keep the items of lists and indented lines.
-        infoboxes: keep the facts of infoboxes as lines ``name: value``.
+        infoboxes: keep the facts of infoboxes as sentences ``name: value.``
         headings: keep headings as paragraphs of their own.
         disambiguation: keep disambiguation pages.
         min_words: articles with fewer words are stubs and left out.

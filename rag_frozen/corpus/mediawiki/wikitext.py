@@ -226,7 +226,8 @@ class _Walk:
                 continue
             value = " ".join(_PRIVATE.sub(" ", self._shown(param.value)).split())
             if value:
-                self.pieces.append(f"\n\n{name}: {value}\n\n")
+                end = "" if value.endswith(".") else "."
+                self.pieces.append(f"\n\n{name}: {value}{end}\n\n")
 
     def _tag(self, node: Any) -> None:  # Any: see _node
         name = str(node.tag).strip().lower()

@@ -85,8 +85,8 @@ def test_lists_headings_and_infoboxes_stay_where_they_are_asked_for() -> None:
     )
     options = WikiOptions(lists=True, headings=True, infoboxes=True)
     assert article_text(wikitext, options).text.split("\n") == [
-        "name: Ada",
-        "birth date: December 10, 1815",
+        "name: Ada.",
+        "birth date: December 10, 1815.",
         "She wrote.",
         "Works",
         "A note",
