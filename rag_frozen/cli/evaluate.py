@@ -43,7 +43,14 @@ def run_evaluation(
     """
     from rag_frozen.cli.display import print_published, print_result
     from rag_frozen.evaluation.load import load_examples
-    from rag_frozen.evaluation.runs import RunOptions, copy_run, refuse_copy, run_folder, store_run
+    from rag_frozen.evaluation.runs import (
+        RunOptions,
+        copy_run,
+        refuse_copy,
+        replay_stored,
+        run_folder,
+        store_run,
+    )
     from rag_frozen.evaluation.text_metrics import TEXT_METRICS
     from rag_frozen.recipes.evaluation import EvalRecipe
     from rag_frozen.recipes.loading import load_recipe
@@ -58,6 +65,8 @@ def run_evaluation(
     changes = [*pipeline_overrides, *_replaying(rankings, pipeline or settings.pipeline)]
     with stages() as report:
         built, data = _pipeline(settings, pipeline, data, changes, until, root, report)
+    if rankings is not None and settings.passages == "retrieved":
+        replay_stored(built, rankings, data)
     run_folder(root, pipeline=built.name, data=data.name)  # a wrong name is told before the work
     options = RunOptions(
         chunk_size=settings.chunk_size,

@@ -12,10 +12,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 __all__ = ["Report", "console_err", "stages"]
 
@@ -44,6 +47,7 @@ def stages(note: Callable[[str], str] = lambda name: "") -> Iterator[Report]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
+        _Speed(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
@@ -56,6 +60,14 @@ def stages(note: Callable[[str], str] = lambda name: "") -> Iterator[Report]:
             progress.update(tasks[name], completed=done, total=total, note=note(name))
 
         yield report
+
+
+class _Speed(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.{0 if speed >= 10 else 1}f}/s")
 
 
 def _plain(note: Callable[[str], str]) -> Report:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from rag_frozen.errors import InputError, UnknownPassageError
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.pipeline import KeepOrder, Pipeline
+from rag_frozen.reader.confidence import calibrated
 from rag_frozen.retrieval.replay import ReplayRetriever
 from rag_frozen.types import Hit, Passage
 
@@ -73,5 +75,6 @@ def with_gold_passages(pipeline: Pipeline, data: ExampleSet) -> tuple[Pipeline, 
         rerank_depth=1,
         recipe=pipeline.recipe,
         artifacts=pipeline.artifacts,
+        confidence=partial(calibrated, **(pipeline.recipe.get("confidence") or {})),
     )
     return given, replace(data, examples=tuple(examples))

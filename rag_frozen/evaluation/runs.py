@@ -51,7 +51,7 @@ from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
 from rag_frozen.evaluation.text_metrics import TEXT_METRICS
 from rag_frozen.pipeline import Pipeline
-from rag_frozen.retrieval.replay import trec_lines
+from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run, trec_lines
 
 __all__ = [
     "LastStage",
@@ -60,6 +60,7 @@ __all__ = [
     "copy_run",
     "read_run",
     "refuse_copy",
+    "replay_stored",
     "run_folder",
     "store_run",
     "stored_ranking",
@@ -152,6 +153,7 @@ def store_run(
         resumed = stream.done
         before = TokensRead.so_far(pipeline)
         rows = [_row(unfinished, line) for line in stream.lines(_PREDICTIONS)]
+        _check_rows(unfinished, rows, data, resumed)
         for chunk in answer_chunks(
             pipeline,
             data.examples,
@@ -234,6 +236,31 @@ def stored_ranking(run: Path) -> tuple[Path, bool]:
     return run / _FINAL_RUN, manifest.recipe.get("until") != "retrieve"
 
 
+def replay_stored(pipeline: Pipeline, run: Path, data: ExampleSet) -> None:
+    """Have a pipeline that replays a stored run know the questions for which nothing was found.
+
+    A TREC file has no line for them. A run over the same questions, and no fewer, answers for all
+    of them; from any other, and from a file, a missing question stays an error.
+
+    Args:
+        pipeline: was loaded with the run's ranking as its retrieval; its retriever is replaced.
+        run: the folder of a run, or a TREC file.
+        data: the questions that will be asked.
+    """
+    if run.is_file():
+        return
+    manifest = load_manifest(run, kind="run")
+    if manifest.inputs.get("data") != data.sha256:
+        return
+    if manifest.counts.get("questions", 0) + manifest.counts.get("unanswerable", 0) < len(
+        data.examples
+    ):
+        return
+    stored = read_trec_run(stored_ranking(run)[0])
+    rankings = {one.question.id: stored.get(one.question.id, ()) for one in data.examples}
+    pipeline.retriever = ReplayRetriever(rankings, name=str(run))
+
+
 def refuse_copy(target: Path) -> None:
     """Raise ``InputError`` when :func:`copy_run` could not write there; asked before a run."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -304,6 +331,24 @@ def _row(folder: Path, line: str) -> ScoredAnswer:
             f"{_PREDICTIONS} of {folder} cannot be read: {error}. Remove the folder and run the "
             "evaluation again."
         ) from error
+
+
+def _check_rows(folder: Path, rows: Sequence[ScoredAnswer], data: ExampleSet, done: int) -> None:
+    """Refuse to go on with predictions that somebody put there from another run."""
+    found = [row.id for row in rows]
+    wanted = [example.question.id for example in data.examples[:done]]
+    if found != wanted:
+        pairs = enumerate(zip(found, wanted, strict=False))
+        at = next((n for n, (one, other) in pairs if one != other), None)
+        what = (
+            f"{len(found)} questions, {len(wanted)} are counted"
+            if at is None
+            else f"question {found[at]!r} in line {at + 1}, where {wanted[at]!r} was asked"
+        )
+        raise ArtifactDamagedError(
+            f"{_PREDICTIONS} of {folder} is of another run: it holds {what}. Nothing was "
+            "overwritten. Remove the folder to begin anew."
+        )
 
 
 def _text_lines(path: Path) -> list[str]:

@@ -35,7 +35,7 @@ def markdown_report(result: EvalResult) -> str:
 
 def footnotes(result: EvalResult) -> list[str]:
     """What stands below the table: recall, the error funnel, questions without an answer, time."""
-    notes = [*_recall_notes(result)]
+    notes = [*_recall_notes(result), *_metric_notes(result)]
     lost = [f"{stage.stage} {stage.lost}" for stage in result.funnel]
     if result.answered and lost:
         notes.append(f"wrongly answered questions, by the stage that lost them: {', '.join(lost)}")
@@ -59,6 +59,15 @@ def _recall_notes(result: EvalResult) -> Iterator[str]:
             if result.gold_in_prompt is not None:
                 note += f", gold passage {result.gold_in_prompt:.1f}"
         yield note
+
+
+def _metric_notes(result: EvalResult) -> Iterator[str]:
+    """Scores against qrels, and what the recipe asks for."""
+    for name, scores in result.relevance.items():
+        told = "  ".join(f"{measure} {value:.1f}" for measure, value in scores.items())
+        yield f"against qrels, {name}: {told}"
+    if result.texts:
+        yield "  ".join(f"{name} {value:.1f}" for name, value in result.texts.items())
 
 
 def _title(result: EvalResult) -> str:

@@ -24,11 +24,12 @@ from rag_frozen.evaluation.runs import (
     RunOptions,
     copy_run,
     read_run,
+    replay_stored,
     run_folder,
     store_run,
     stored_ranking,
 )
-from rag_frozen.pipeline import NoPacking, NoReader
+from rag_frozen.pipeline import KeepOrder, NoPacking, NoReader, Pipeline
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 from rag_frozen.types import Context, Generation, Hit, Passage, Question
 from tests.evaluation import data
@@ -201,13 +202,51 @@ def test_stages_run_as_separate_passes_give_the_answers_of_one_pass(tmp_path: Pa
     path, reranked = stored_ranking(ranked.folder)
     assert reranked
     replay = ReplayRetriever(read_trec_run(path), name="stored")
-    from rag_frozen.pipeline import KeepOrder
-
     read = store_run(pipeline(retriever=replay, reranker=KeepOrder()), many(), tmp_path)
     predicted = [(row.id, row.prediction, row.confidence) for row in read.result.scored]
     assert predicted == [(r.id, r.prediction, r.confidence) for r in whole.result.scored]
     with pytest.raises(InputError, match="ends with rankings"):
         read_run(ranked.folder)
+
+
+def test_predictions_of_another_run_are_not_gone_on_with(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        store_run(pipeline(reader=Crashing(2)), many(), tmp_path, options=TWO)
+    (unfinished,) = run_folder(tmp_path, pipeline="test", data="many").iterdir()
+    path = unfinished / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[1].replace('"q1"', '"x1"'), *lines[2:]]))
+    before = path.read_bytes()
+    with pytest.raises(ArtifactDamagedError, match=r"another run.*'x1' in line 2, where 'q1'"):
+        store_run(pipeline(), many(), tmp_path, options=TWO)
+    assert path.read_bytes() == before
+
+
+class Sparse(Retriever):
+    """Finds nothing for the second question."""
+
+    def retrieve(self, questions, *, k):
+        found = super().retrieve(questions, k=k)
+        return [() if q.id == "q1" else r for q, r in zip(questions, found, strict=True)]
+
+
+def test_a_stored_run_replays_the_questions_for_which_nothing_was_found(tmp_path: Path):
+    def ranked(data: ExampleSet) -> Path:
+        options = RunOptions(until="rerank")
+        stages = {"retriever": Sparse(), "packer": NoPacking(), "reader": NoReader()}
+        return store_run(pipeline(**stages), data, tmp_path, options=options).folder
+
+    def replayed(folder: Path) -> Pipeline:
+        stored = ReplayRetriever(read_trec_run(stored_ranking(folder)[0]), name="stored")
+        made = pipeline(retriever=stored, reranker=KeepOrder())
+        replay_stored(made, folder, many())
+        return made
+
+    read = store_run(replayed(ranked(many())), many(), tmp_path)
+    assert [row.id for row in read.result.scored if not row.evidence] == ["q1"]
+    fewer = replace(many(), examples=many().examples[:5], name="fewer")
+    with pytest.raises(InputError, match="holds no ranking for"):
+        store_run(replayed(ranked(fewer)), many(), tmp_path)
 
 
 def test_a_finished_run_is_copied_out_and_nothing_is_overwritten(tmp_path: Path):

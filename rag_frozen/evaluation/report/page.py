@@ -93,6 +93,15 @@ def _tiles(result: EvalResult) -> list[tuple[str, str, str]]:
     ]
     for k, value in result.recall.get(FINAL, {}).items():
         found.append((f"answer-recall@{k}", f"{value:.1f}", "of the final ranking"))
+    found += [
+        (name, f"{value:.1f}", "as the recipe asks for") for name, value in result.texts.items()
+    ]
+    judged = result.relevance.get(FINAL, {})
+    found += [
+        (name, f"{judged[name]:.1f}", "against qrels, final ranking")
+        for name in ("ndcg@10", "mrr@10")
+        if name in judged
+    ]
     if result.recall:
         found.append(("answer in the prompt", f"{result.in_prompt:.1f}", "of the questions, in %"))
     return found
