@@ -17,9 +17,12 @@ __all__ = ["PACKAGES", "describe_hardware", "package_versions", "project_commit"
 
 PACKAGES = (
     "faiss-cpu",
+    "mwparserfromhell",
+    "mwxml",
     "numpy",
     "pyarrow",
     "safetensors",
+    "selectolax",
     "sentence-transformers",
     "tantivy",
     "tokenizers",
