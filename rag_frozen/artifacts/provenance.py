@@ -18,9 +18,12 @@ __all__ = ["PACKAGES", "describe_hardware", "package_versions", "project_commit"
 PACKAGES = (
     "faiss-cpu",
     "faiss-gpu-cu12",
+    "mwparserfromhell",
+    "mwxml",
     "numpy",
     "pyarrow",
     "safetensors",
+    "selectolax",
     "sentence-transformers",
     "tantivy",
     "tokenizers",

@@ -78,7 +78,7 @@ def test_an_index_is_built_with_an_adapter_and_records_its_digest(base: Path, tm
     def recipe(seed: int) -> IndexRecipe:
         encoder = {"kind": "sentence-transformers", "model": str(tmp_path / f"tuned-{seed}")}
         corpus = FilesCorpus(kind="files", path=tmp_path / "corpus.jsonl")
-        dense = {"kind": "faiss-flat", "encoder": encoder}
+        dense = {"kind": "flat", "encoder": encoder}
         return IndexRecipe.model_validate(
             {"kind": "index", "name": "tiny", "corpus": corpus, "dense": dense}
         )
