@@ -45,7 +45,7 @@ def reranker_job(settings: RerankerTraining, *, share: Share = ALONE) -> Job:
     if settings.start_from is not None:
         inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
         recipe["start_from"] = "start"  # its digest names it, not where it lies
-    if settings.likelihood is not None:
+    if settings.loss == "ralm" and settings.likelihood is not None:
         judge = settings.likelihood.reader
         inputs["reader"] = folder_digest(
             resolve_model(judge.model, revision=getattr(judge, "revision", None)).path
@@ -70,7 +70,7 @@ def _begin(settings: RerankerTraining, encoder: Path, home: Path, share: Share) 
     sources, validation = load_ranking_data(
         settings.data, examples=settings.examples, seed=settings.seed
     )
-    if settings.likelihood is not None:
+    if settings.loss == "ralm":
         sources = _judged(settings, sources, home, share)
     task = RerankerTask(
         classifier,
