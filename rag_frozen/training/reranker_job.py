@@ -47,7 +47,7 @@ def reranker_job(settings: RerankerTraining, *, share: Share = ALONE) -> Job:
         recipe["start_from"] = "start"  # its digest names it, not where it lies
     if settings.base is not None:
         inputs["base"] = folder_digest(resolve_model(settings.base).path)
-    if settings.likelihood is not None:
+    if settings.loss == "ralm" and settings.likelihood is not None:
         judge = settings.likelihood.reader
         inputs["reader"] = folder_digest(
             resolve_model(judge.model, revision=getattr(judge, "revision", None)).path
@@ -72,7 +72,7 @@ def _begin(settings: RerankerTraining, encoder: Path, home: Path, share: Share) 
     sources, validation = load_ranking_data(
         settings.data, examples=settings.examples, seed=settings.seed
     )
-    if settings.likelihood is not None:
+    if settings.loss == "ralm":
         sources = _judged(settings, sources, home, share)
     task = RerankerTask(
         classifier,

@@ -32,7 +32,8 @@ class RerankerTraining(BaseModel):
     """Train a cross-encoder on lists of one passage that answers and several that do not.
 
     ``loss``: ``bce`` is binary cross-entropy of each pair; ``softmax`` the cross-entropy of the
-    positive among its list; ``ralm`` In-Context RALM's, for which ``likelihood`` names the reader.
+    positive among its list; ``ralm`` In-Context RALM's, for which ``likelihood`` names the reader
+    (other losses do not ask it).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,9 +67,8 @@ class RerankerTraining(BaseModel):
 
     @model_validator(mode="after")
     def _has_a_judge(self) -> RerankerTraining:
-        if (self.loss == "ralm") != (self.likelihood is not None):
+        if self.loss == "ralm" and self.likelihood is None:
             raise ValueError(
-                f"loss: {self.loss} and likelihood: {self.likelihood} do not go together; the "
-                "loss ralm, and no other, needs likelihood: {template: …}"
+                "the loss ralm needs a reader that judges the passages: likelihood: {template: …}"
             )
         return self

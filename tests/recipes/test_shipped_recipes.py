@@ -81,3 +81,11 @@ def test_readers_of_the_hub_are_there_with_and_without_reranker_and_closed_book(
     assert all(family in models for family in ("Qwen2.5", "Qwen3", "Llama-3", "t5"))
     assert {recipe.reranker.kind for recipe in recipes} == {"none", "cross-encoder"}
     assert any(isinstance(recipe.retrieval, ClosedBook) for recipe in recipes)
+
+
+def test_the_pocket_reranker_s_judge_reads_as_the_pocket_pipeline_does():
+    pipeline = load_recipe("pocket", PipelineRecipe, folder="pipelines")
+    training = load_recipe("pocket-reranker", RerankerTraining, folder="pipelines/train")
+    assert training.likelihood is not None
+    assert training.likelihood.template == pipeline.packing.template
+    assert training.likelihood.reader.model == pipeline.reader.model

@@ -254,5 +254,5 @@ def test_unknown_fields_and_empty_lists_are_refused(folder: Path):
         settings(folder, negative_count=3)
     with pytest.raises(ValidationError, match="negatives"):
         settings(folder, negatives=0)
-    with pytest.raises(ValidationError, match="needs likelihood"):
+    with pytest.raises(ValidationError, match="needs a reader that judges"):
         settings(folder, loss="ralm")

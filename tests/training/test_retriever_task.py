@@ -197,3 +197,24 @@ def test_a_second_round_begins_with_the_first_round_s_adapters(folder: Path, enc
     other = settings(folder, encoder, **changes, lora={"rank": 4, "alpha": 32})
     with pytest.raises(ArtifactMismatchError, match="do not fit the model"):
         run_job(retriever_job(other), folder / "root", lambda p: None)
+
+
+def test_weights_that_only_became_worse_are_not_kept(
+    folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    measured: list[int] = []
+
+    def worse_and_worse(self: RetrieverTask) -> dict[str, float]:
+        measured.append(len(measured))
+        return {"dense.mrr": -float(len(measured))}
+
+    monkeypatch.setattr(RetrieverTask, "validate", worse_and_worse)
+    stop = {"metric": "dense.mrr", "patience": 2}
+    recipe = settings(folder, encoder, early_stopping=stop, validate_every=2)
+    done = run_job(retriever_job(recipe), folder / "root", lambda progress: None)
+    curves = json.loads((done.folder / "curves.json").read_text(encoding="utf-8"))
+    assert curves["best_step"] == 0
+    assert curves["stopped_early"]
+    assert [row["step"] for row in curves["metrics"]] == [0, 2, 4, 4]
+    tensors = load_file(str(done.folder / "model.safetensors"))
+    assert all(not tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
