@@ -168,3 +168,31 @@ def test_confidence_is_calibrated_as_the_recipe_says(root: Path, plain: Pipeline
 def test_a_reader_without_a_place_for_prompts_says_so():
     with pytest.raises(InputError, match="takes no soft prompts"):
         _ = plain_pipeline().prompts
+
+
+def test_the_report_shows_the_tokens_nearest_to_each_vector(heads, root: Path, tmp_path: Path):
+    from rag_frozen.evaluation.report import render_report
+    from rag_frozen.evaluation.soft_prompts import describe_prompts
+    from tests.evaluation.test_report import data, evaluate
+    from tests.evaluation.test_report import pipeline as small
+
+    bank_of = load_pipeline(
+        "pocket",
+        root=root,
+        overrides=[*SMALL, f"prompt={{kind: soft-prompt, path: {heads['many']}}}"],
+    )
+    bank_of.prompts.add("asks", heads["dependent"])
+    found = describe_prompts(bank_of)
+    assert [(row["name"], row["kind"], row["length"]) for row in found] == [
+        ("asks", "input-dependent", 2),
+        ("recipe", "static", 40),
+    ]
+    assert found[0]["vectors"] == []
+    assert len(found[1]["vectors"]) == 40
+    cosines = [cosine for _, cosine in found[1]["vectors"][0]["nearest"]]
+    assert cosines == sorted(cosines, reverse=True)
+    page = render_report(evaluate(small(), data()), costs=None, prompts=found)
+    token = found[1]["vectors"][0]["nearest"][0][0]
+    assert "Soft prompts</h2>" in page
+    assert f"{token} <small>" in page
+    assert describe_prompts(small()) == []

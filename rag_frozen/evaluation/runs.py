@@ -46,6 +46,7 @@ from rag_frozen.evaluation.runner import (
     running_score,
 )
 from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
+from rag_frozen.evaluation.soft_prompts import describe_prompts
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
@@ -373,7 +374,8 @@ def _seal(
     if result.answered:
         from rag_frozen.evaluation.report import render_report
 
-        files["report.html"] = render_report(result, costs=costs)
+        prompts = describe_prompts(pipeline)
+        files["report.html"] = render_report(result, costs=costs, prompts=prompts)
     if qrels := _qrels(data):
         files["qrels.txt"] = qrels
     inputs = {

@@ -51,8 +51,16 @@ def write_report(path: Path, result: EvalResult, *, costs: Mapping[str, Any] | N
     atomic_write_text(path, render_report(result, costs=costs))
 
 
-def render_report(result: EvalResult, *, costs: Mapping[str, Any] | None) -> str:
-    """Return the page. Everything that comes from data is escaped."""
+def render_report(
+    result: EvalResult,
+    *,
+    costs: Mapping[str, Any] | None,
+    prompts: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Return the page. Everything that comes from data is escaped.
+
+    ``prompts`` are those of :func:`rag_frozen.evaluation.soft_prompts.describe_prompts`.
+    """
     asked = [row for row in result.scored if row.answers]
     return (
         page_environment()
@@ -67,6 +75,7 @@ def render_report(result: EvalResult, *, costs: Mapping[str, Any] | None) -> str
             calibration=_calibration(asked),
             time=_time(result),
             costs=costs,
+            prompts=prompts,
             rows=_embedded([_plain(row) for row in result.scored]),
         )
     )
