@@ -34,7 +34,7 @@ def run_ablation_command(
     from rag_frozen.evaluation.ablation.run import run_ablation
     from rag_frozen.evaluation.ablation.table import notes, short_rows
     from rag_frozen.evaluation.load import load_examples
-    from rag_frozen.evaluation.runs import copy_run, refuse_copy
+    from rag_frozen.evaluation.stored_runs import copy_run, refuse_copy
     from rag_frozen.recipes.ablation import AblationRecipe
     from rag_frozen.recipes.loading import load_recipe
 

@@ -43,14 +43,8 @@ def run_evaluation(
     """
     from rag_frozen.cli.display import print_published, print_result
     from rag_frozen.evaluation.load import load_examples
-    from rag_frozen.evaluation.runs import (
-        RunOptions,
-        copy_run,
-        refuse_copy,
-        replay_stored,
-        run_folder,
-        store_run,
-    )
+    from rag_frozen.evaluation.runs import RunOptions, run_folder, store_run
+    from rag_frozen.evaluation.stored_runs import copy_run, refuse_copy, replay_stored
     from rag_frozen.evaluation.text_metrics import TEXT_METRICS
     from rag_frozen.recipes.evaluation import EvalRecipe
     from rag_frozen.recipes.loading import load_recipe
@@ -126,7 +120,7 @@ def _replaying(rankings: Path | None, pipeline: str) -> list[str]:
     """Overrides that put a stored ranking in the place of the stages that made it."""
     if rankings is None:
         return []
-    from rag_frozen.evaluation.runs import stored_ranking
+    from rag_frozen.evaluation.stored_runs import stored_ranking
     from rag_frozen.recipes.loading import load_recipe
     from rag_frozen.recipes.pipeline import CrossEncoder, PipelineRecipe
 

@@ -23,11 +23,9 @@ from rag_frozen.artifacts import (
     fingerprint,
     load_manifest,
     name_folder,
-    storage_errors,
-    temporary_folder,
     write_artifact,
 )
-from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
+from rag_frozen.errors import ArtifactDamagedError, InputError
 from rag_frozen.evaluation.costs import TokensRead, describe_costs
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.evaluation.identity import (
@@ -47,33 +45,29 @@ from rag_frozen.evaluation.runner import (
 )
 from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
 from rag_frozen.evaluation.soft_prompts import describe_prompts
+from rag_frozen.evaluation.stored_runs import FINAL_RUN
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
 from rag_frozen.evaluation.text_metrics import TEXT_METRICS
 from rag_frozen.pipeline import Pipeline
-from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run, trec_lines
+from rag_frozen.retrieval.replay import trec_lines
 
 __all__ = [
     "LastStage",
     "RunOptions",
     "StoredRun",
-    "copy_run",
     "read_run",
-    "refuse_copy",
-    "replay_stored",
     "run_folder",
     "store_run",
-    "stored_ranking",
 ]
 
 LastStage = Literal["retrieve", "rerank", "read"]
 
 _PREDICTIONS = "predictions.jsonl"
 _TIMINGS = "timings.jsonl"
-_FINAL_RUN = "run.trec"
 _RETRIEVED = "retrieve.trec"
-_STREAMED = (_PREDICTIONS, _TIMINGS, _FINAL_RUN, _RETRIEVED)
+_STREAMED = (_PREDICTIONS, _TIMINGS, FINAL_RUN, _RETRIEVED)
 _log = logging.getLogger(__name__)
 
 
@@ -214,75 +208,6 @@ def read_run(folder: Path) -> EvalResult:
     )
 
 
-def stored_ranking(run: Path) -> tuple[Path, bool]:
-    """Find the ranking that a stored run hands on.
-
-    Args:
-        run: the folder of a run, or a TREC file.
-
-    Returns:
-        The file, and whether a reranker's work is in it (a file is taken as retrieved).
-
-    Raises:
-        ArtifactError: when the folder holds no run, or one without a ranking.
-    """
-    if run.is_file():
-        return run, False
-    manifest = load_manifest(run, kind="run")
-    if not (run / _FINAL_RUN).is_file():
-        raise ArtifactMissingError(
-            f"The run {run} holds no {_FINAL_RUN}: it was closed book, or its passages have ids "
-            "that the form cannot hold."
-        )
-    return run / _FINAL_RUN, manifest.recipe.get("until") != "retrieve"
-
-
-def replay_stored(pipeline: Pipeline, run: Path, data: ExampleSet) -> None:
-    """Have a pipeline that replays a stored run know the questions for which nothing was found.
-
-    A TREC file has no line for them. A run over the same questions, and no fewer, answers for all
-    of them; from any other, and from a file, a missing question stays an error.
-
-    Args:
-        pipeline: was loaded with the run's ranking as its retrieval; its retriever is replaced.
-        run: the folder of a run, or a TREC file.
-        data: the questions that will be asked.
-    """
-    if run.is_file():
-        return
-    manifest = load_manifest(run, kind="run")
-    if manifest.inputs.get("data") != data.sha256:
-        return
-    if manifest.counts.get("questions", 0) + manifest.counts.get("unanswerable", 0) < len(
-        data.examples
-    ):
-        return
-    stored = read_trec_run(stored_ranking(run)[0])
-    rankings = {one.question.id: stored.get(one.question.id, ()) for one in data.examples}
-    pipeline.retriever = ReplayRetriever(rankings, name=str(run))
-
-
-def refuse_copy(target: Path) -> None:
-    """Raise ``InputError`` when :func:`copy_run` could not write there; asked before a run."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(
-            f"{target} exists and is not empty; nothing was overwritten. Name a new folder with "
-            "--out."
-        )
-
-
-def copy_run(folder: Path, target: Path) -> Path:
-    """Copy a finished run to a new folder, whole or not at all; return the new folder."""
-    refuse_copy(target)
-    target = target.absolute()
-    with storage_errors(target.parent), temporary_folder(target.parent) as copied:
-        shutil.copytree(folder, copied, dirs_exist_ok=True)
-        if target.is_dir():
-            target.rmdir()
-        copied.rename(target)
-    return target
-
-
 def _identity(
     pipeline: Pipeline, data: ExampleSet, recipe: Mapping[str, Any], options: RunOptions
 ) -> str:
@@ -307,7 +232,7 @@ def _lines(chunk: ChunkDone, tag: str) -> dict[str, str]:
             _json_line({"id": answer.question.id, "seconds": dict(answer.seconds)})
             for answer in chunk.answers
         ),
-        _FINAL_RUN: _trec(final, tag),
+        FINAL_RUN: _trec(final, tag),
         _RETRIEVED: _trec(retrieved, tag),
     }
 
@@ -380,7 +305,7 @@ def _seal(
         files["qrels.txt"] = qrels
     inputs = {
         "data": data.sha256,
-        "answers": _answers_digest(files.get(_PREDICTIONS, ""), stream.path(_FINAL_RUN)),
+        "answers": _answers_digest(files.get(_PREDICTIONS, ""), stream.path(FINAL_RUN)),
         **pipeline.artifacts,
         **prompt_digests(pipeline.recipe.get("prompt")),
     }
@@ -403,7 +328,7 @@ def _write(draft: Draft, files: Mapping[str, str], stream: RunStream) -> None:
     for name, text in files.items():
         (draft / name).write_text(text, encoding="utf-8", newline="\n")
     shutil.copyfile(stream.path(_TIMINGS), draft / _TIMINGS)
-    for name in (_FINAL_RUN, _RETRIEVED):
+    for name in (FINAL_RUN, _RETRIEVED):
         if stream.path(name).stat().st_size:
             shutil.copyfile(stream.path(name), draft / name)
 

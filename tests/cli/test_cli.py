@@ -89,6 +89,10 @@ def test_verify_finds_a_changed_file(home: Path, tmp_path: Path):
         (["asc", "who"], 2, "No such command"),
         (["eval", "nq-benchmark"], 2, "--set data.path=FILE"),
         (["eval", "nq-open-test"], 4, "--set data.path=FILE"),
+        (["ablate", "ablation-nq"], 2, "--set data.path=FILE"),
+        (["ablate", "ablation-pocket", "--set", "depths=[500]"], 2, "100 are retrieved"),
+        (["ablate", "ablation-pocket", "--set", "packd=[1]"], 2, "did you mean packed"),
+        (["ablate", "pocket"], 2, "kind"),
         (["index", "build", "wiki-bm25"], 2, "--set corpus.path"),
         (["index", "verify", "wiki-bm25"], 3, "rag-frozen index build wiki-bm25"),
         (["corpus", "build", "missing.jsonl"], 2, "no file or folder"),
@@ -114,6 +118,23 @@ def test_a_corpus_and_indexes_of_ones_own_files(home: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     parts = json.loads(done.stdout)["parts"]
     assert [(part["role"], part["passages"]) for part in parts] == [("corpus", 40), ("bm25", 40)]
+
+
+def test_a_small_grid_is_run_and_found_again(home: Path):
+    small = [
+        "limit=3", "retrievers={bm25: {kind: bm25, k: 10}}", "rerankers=null", "depths=null",
+        "packed=[1, 2]", "cells=[]", "baseline={packed: 2}",
+    ]  # fmt: skip
+    arguments = ["ablate", "ablation-pocket", *(part for one in small for part in ("--set", one))]
+    done = rag_frozen(*arguments, "--json", root=home)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout.splitlines()[-1])
+    assert [cell["name"] for cell in table["cells"]] == ["bm25-p1", "bm25-p2", "closed-book"]
+    assert table["baseline"] == "bm25-p2"
+    assert (Path(table["folder"]) / "ablation.html").is_file()
+    again = rag_frozen(*arguments, root=home)
+    assert "continued: 3 of 3 cells" in again.stdout
+    assert f"stored: {table['folder']}" in again.stdout
 
 
 def test_help_shows_an_example_and_the_exit_codes(home: Path):

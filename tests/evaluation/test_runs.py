@@ -20,15 +20,8 @@ from rag_frozen.artifacts import list_artifacts, verify
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.runner import evaluate
-from rag_frozen.evaluation.runs import (
-    RunOptions,
-    copy_run,
-    read_run,
-    replay_stored,
-    run_folder,
-    store_run,
-    stored_ranking,
-)
+from rag_frozen.evaluation.runs import RunOptions, read_run, run_folder, store_run
+from rag_frozen.evaluation.stored_runs import copy_run, replay_stored, stored_ranking
 from rag_frozen.pipeline import KeepOrder, NoPacking, NoReader, Pipeline
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 from rag_frozen.types import Context, Generation, Hit, Passage, Question

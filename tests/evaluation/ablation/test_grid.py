@@ -56,6 +56,12 @@ def test_cells_are_changed_and_left_out(tmp_path: Path):
     assert ordered["bm25-cross-d2-p1"] == "best_first"
 
 
+def test_a_shorter_axis_may_leave_nothing_to_leave_out(tmp_path: Path):
+    changes = [{"where": {"reranker": "none", "depth": 4}, "skip": True}]
+    made = make_grid(grid(tmp_path, depths=[2], cells=changes))
+    assert len(made.cells) == 3 * 2 * 1 * 2 + 1
+
+
 def test_overrides_hold_in_every_cell_and_another_base_can_be_named(tmp_path: Path):
     recipe = grid(tmp_path)
     other = tmp_path / "other.yaml"
@@ -69,7 +75,10 @@ def test_overrides_hold_in_every_cell_and_another_base_can_be_named(tmp_path: Pa
     ("changes", "said"),
     [
         ({"baseline": {"retriever": "splade"}}, r"baseline .*splade.* is no cell .*bm25, dense"),
-        ({"cells": [{"where": {"depth": 7}, "skip": True}]}, r"cells.0.where .* picks no cell"),
+        (
+            {"cells": [{"where": {"depth": 7}, "set": {"packing.order": "best_last"}}]},
+            r"cells.0.where .* picks no cell",
+        ),
         ({"depths": [9]}, "reranks 9 hits, and 6 are retrieved"),
         (
             {"cells": [{"where": {"packed": 1}, "set": {"packing.ordr": "best_last"}}]},

@@ -1,0 +1,86 @@
+"""Finished runs on disk: the rankings that they hand on to a next pass, and copies of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rag_frozen.artifacts import load_manifest, storage_errors, temporary_folder
+from rag_frozen.errors import ArtifactMissingError, InputError
+from rag_frozen.evaluation.examples import ExampleSet
+from rag_frozen.pipeline import Pipeline
+from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
+
+__all__ = ["FINAL_RUN", "copy_run", "refuse_copy", "replay_stored", "stored_ranking"]
+
+FINAL_RUN = "run.trec"
+"""The file of a run's final ranking."""
+
+
+def stored_ranking(run: Path) -> tuple[Path, bool]:
+    """Find the ranking that a stored run hands on.
+
+    Args:
+        run: the folder of a run, or a TREC file.
+
+    Returns:
+        The file, and whether a reranker's work is in it (a file is taken as retrieved).
+
+    Raises:
+        ArtifactError: when the folder holds no run, or one without a ranking.
+    """
+    if run.is_file():
+        return run, False
+    manifest = load_manifest(run, kind="run")
+    if not (run / FINAL_RUN).is_file():
+        raise ArtifactMissingError(
+            f"The run {run} holds no {FINAL_RUN}: it was closed book, or its passages have ids "
+            "that the form cannot hold."
+        )
+    return run / FINAL_RUN, manifest.recipe.get("until") != "retrieve"
+
+
+def replay_stored(pipeline: Pipeline, run: Path, data: ExampleSet) -> None:
+    """Have a pipeline that replays a stored run know the questions for which nothing was found.
+
+    A TREC file has no line for them. A run over the same questions, and no fewer, answers for all
+    of them; from any other, and from a file, a missing question stays an error.
+
+    Args:
+        pipeline: was loaded with the run's ranking as its retrieval; its retriever is replaced.
+        run: the folder of a run, or a TREC file.
+        data: the questions that will be asked.
+    """
+    if run.is_file():
+        return
+    manifest = load_manifest(run, kind="run")
+    if manifest.inputs.get("data") != data.sha256:
+        return
+    if manifest.counts.get("questions", 0) + manifest.counts.get("unanswerable", 0) < len(
+        data.examples
+    ):
+        return
+    stored = read_trec_run(stored_ranking(run)[0])
+    rankings = {one.question.id: stored.get(one.question.id, ()) for one in data.examples}
+    pipeline.retriever = ReplayRetriever(rankings, name=str(run))
+
+
+def refuse_copy(target: Path) -> None:
+    """Raise ``InputError`` when :func:`copy_run` could not write there; asked before a run."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(
+            f"{target} exists and is not empty; nothing was overwritten. Name a new folder with "
+            "--out."
+        )
+
+
+def copy_run(folder: Path, target: Path) -> Path:
+    """Copy a finished run to a new folder, whole or not at all; return the new folder."""
+    refuse_copy(target)
+    target = target.absolute()
+    with storage_errors(target.parent), temporary_folder(target.parent) as copied:
+        shutil.copytree(folder, copied, dirs_exist_ok=True)
+        if target.is_dir():
+            target.rmdir()
+        copied.rename(target)
+    return target
