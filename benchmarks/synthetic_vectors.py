@@ -1,10 +1,15 @@
 """Synthetic vectors with the statistics of real ones: clustered, not white noise.
 
 Fitted to real passage vectors and to real question vectors: k-means centroids with their
-frequencies, each cluster's radius, the covariance within clusters, how near questions come to their
-nearest passage, and the covariance of what separates them from it. A vector is a draw from that mixture. A wider one is
-made of two: draws from a cluster and from its partner (a fixed random pairing, so that clusters
-stay clusters), one behind the other, turned by a random rotation. All is drawn from one seed.
+frequencies, each cluster's radius, the covariance within clusters, how near questions come to
+their nearest passage, and the covariance of what separates them from it. A vector is a draw from
+that mixture. A wider one is made of two: draws from a cluster and from its partner (a fixed random
+pairing, so that clusters stay clusters), one behind the other, turned by a random rotation. All is
+drawn from one seed.
+
+Lists that k-means makes fit such clusters better than real ones: over these vectors inverted lists
+reach a recall with fewer probes. Sizes, memory and the speed of exact kinds are those of real data;
+the probes of ``ivf-pq-fastscan`` are a lower bound.
 """
 
 from __future__ import annotations
