@@ -1,10 +1,15 @@
 """Synthetic vectors with the statistics of real ones: clustered, not white noise.
 
 Fitted to real passage vectors and to real question vectors: k-means centroids with their
-frequencies, each cluster's radius, the covariance within clusters, and the covariance of what
-separates a question from its nearest passage. A vector is a draw from that mixture. A wider one is
-made of two: draws from a cluster and from its partner (a fixed random pairing, so that clusters
-stay clusters), one behind the other, turned by a random rotation. All is drawn from one seed.
+frequencies, each cluster's radius, the covariance within clusters, how near questions come to
+their nearest passage, and the covariance of what separates them from it. A vector is a draw from
+that mixture. A wider one is made of two: draws from a cluster and from its partner (a fixed random
+pairing, so that clusters stay clusters), one behind the other, turned by a random rotation. All is
+drawn from one seed.
+
+Lists that k-means makes fit such clusters better than real ones: over these vectors inverted lists
+reach a recall with fewer probes. Sizes, memory and the speed of exact kinds are those of real data;
+the probes of ``ivf-pq-fastscan`` are a lower bound.
 """
 
 from __future__ import annotations
@@ -21,13 +26,15 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """``centroids: [c, d]``, their ``shares: [c]`` and ``radii: [c]`` (1 on average), the roots of
-    two covariances ``[d, d]``, and how vectors of ``width`` are made of it."""
+    """``centroids: [c, d]``, their ``shares: [c]`` and ``radii: [c]`` (1 on average); the cosines
+    of questions and their nearest passages, ``nearness: [q]``; the roots of two covariances
+    ``[d, d]``; and how vectors of twice the width are made of it."""
 
     centroids: Floats
     shares: NDArray[np.float64]
     radii: Floats
     within: Floats
+    nearness: Floats
     asked: Floats
     partner: NDArray[np.int64]
     rotation: Floats | None
@@ -54,13 +61,15 @@ def fit_mixture(
     rotation = None
     if width == 2 * d:
         rotation = np.linalg.qr(draw.standard_normal((width, width)))[0].astype(np.float32)
+    nearness = np.einsum("qd,qd->q", questions, nearest)
     scaled = residuals / np.maximum(radii[labels], 0.1)[:, None]
     return Mixture(
         kmeans.centroids.astype(np.float32),
         counts / counts.sum(),
         radii.astype(np.float32),
         _root(scaled),
-        _root(questions - nearest),
+        nearness.astype(np.float32),
+        _root(questions - nearness[:, None] * nearest),
         draw.permutation(clusters),
         rotation,
     )
@@ -80,9 +89,10 @@ def draw_questions(mixture: Mixture, passages: Floats, *, seed: int) -> Floats:
     made = passages
     if mixture.rotation is not None:
         made = passages @ mixture.rotation.T * np.float32(np.sqrt(2))
+    near = draw.choice(mixture.nearness, size=len(made))[:, None]
     halves = [
-        _unit(made[:, start : start + d] + _noise(draw, len(made), mixture.asked))
-        for start in range(0, made.shape[1], d)
+        _unit(near * half + np.sqrt(1 - near**2) * _unit(_noise(draw, len(made), mixture.asked)))
+        for half in np.split(made, made.shape[1] // d, axis=1)
     ]
     return _join(mixture, halves)
 
