@@ -28,8 +28,8 @@ from rag_frozen.corpus.readers import (
 )
 from rag_frozen.corpus.sources import CorpusSource, RowSource
 from rag_frozen.corpus.store import ArrowPassageStore, StoreSummary, StoreWriter
-from rag_frozen.corpus.unfinished import ShardRecord, UnfinishedCorpus
-from rag_frozen.errors import ArtifactDamagedError, InputError
+from rag_frozen.corpus.unfinished import UnfinishedCorpus
+from rag_frozen.errors import InputError
 
 __all__ = [
     "CorpusArtifact",
@@ -40,6 +40,7 @@ __all__ = [
 
 Progress = Callable[[int, int | None], None]
 _SHARD = 262_144  # passages of a shard, or some more: a shard ends where a group of the source does
+_TOLD = 1_000  # passages after which progress is told
 _log = logging.getLogger(__name__)
 
 
@@ -162,64 +163,32 @@ def _write_shards(
     progress: Progress,
 ) -> StoreSummary:
     """Write the store of an artifact in the making, from the first shard that is missing on."""
-    writer, records = _adopt_shards(folder, unfinished)
+    records = unfinished.records()
     number = len(records)
-    if number:
-        _log.info("Going on after %s passages in %s shards", f"{writer.n_passages:,}", number)
-        progress(writer.n_passages, None)
     saved = [
-        SavedReading(one.state, tuple(unfinished.folder / name for name in one.files))
+        SavedReading(one.state, tuple(unfinished.folder / name for name in one.saved))
         for one in records
     ]
-    with writer:
+    with StoreWriter(folder) as writer:
+        for record in records:
+            if record.file is not None:
+                link_or_copy(unfinished.folder / record.file, writer.next_file())
+                writer.adopt()
+        if records:
+            _log.info("Going on after %s passages in %d shards", f"{writer.n_passages:,}", number)
+            progress(writer.n_passages, None)
         for group in source.groups(folder, saved=saved):
             for passage in group:
                 writer.add(passage)
-                if writer.n_passages % 1_000 == 0:
+                if writer.n_passages % _TOLD == 0:
                     progress(writer.n_passages, None)
             if max(writer.n_in_file, source.gathered) < size:
                 continue
             shard = writer.end_file() if writer.n_in_file else None
             if (reading := source.save()) is not None:
-                content = writer.content_digest
-                unfinished.keep(
-                    number, shard, content=content, state=reading.state, files=reading.files
-                )
+                unfinished.keep(number, shard, state=reading.state, saved=reading.files)
                 number += 1
         return writer.finish()
-
-
-def _adopt_shards(
-    folder: Path, unfinished: UnfinishedCorpus
-) -> tuple[StoreWriter, list[ShardRecord]]:
-    """Take the finished shards into the store; one that is damaged and those after it are made
-    again."""
-    records = unfinished.records()
-    while True:
-        writer = StoreWriter(folder)
-        bad = next((one for one in records if not _adopt(writer, unfinished, one)), None)
-        if bad is None:
-            return writer, records
-        _log.warning("Shard %d in %s is damaged and made again", bad.number, unfinished.folder)
-        unfinished.forget_from(bad.number)
-        for record in records[bad.number :]:
-            if record.file is not None:
-                (folder / record.file).unlink(missing_ok=True)
-        records = records[: bad.number]
-
-
-def _adopt(writer: StoreWriter, unfinished: UnfinishedCorpus, record: ShardRecord) -> bool:
-    """Read a shard again, so that digests go on as if it had just been written."""
-    if record.file is not None:
-        place = writer.next_file()
-        if record.file != place.name:
-            return False
-        link_or_copy(unfinished.folder / record.file, place)
-        try:
-            writer.adopt()
-        except ArtifactDamagedError:
-            return False
-    return writer.content_digest == record.content
 
 
 def _problems(report: ReadReport) -> str:

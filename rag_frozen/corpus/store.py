@@ -101,11 +101,6 @@ class StoreWriter:
         if self._rows is not None:
             self._rows.give_up()
 
-    @property
-    def content_digest(self) -> str:
-        """SHA-256 over the passages in ended and adopted files."""
-        return self._content.copy().hexdigest()
-
     def add(self, passage: Passage) -> None:
         """Write a passage after the others; memory holds one batch."""
         self._waiting.append(passage)
@@ -133,7 +128,7 @@ class StoreWriter:
         """Take in a file that stands at ``next_file()`` already.
 
         Raises:
-            ArtifactDamagedError: when it is not whole; the writer is of no more use then.
+            ArtifactDamagedError: when it cannot be read.
         """
         path = self.next_file()
         try:

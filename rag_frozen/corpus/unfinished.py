@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +45,16 @@ class ShardRecord:
     Attributes:
         number: from 0.
         file: of its passages; None where the source has gathered, and given no passage yet.
-        content: SHA-256 over all passages up to its end.
-        state: where the source stood then, as JSON values.
-        files: SHA-256 of the files that the source wrote beside it, by name.
+        state: where the source stood at its end, as JSON values.
+        saved: names of the files that the source wrote beside it, in its order.
+        digests: SHA-256 of all these files.
     """
 
     number: int
     file: str | None
-    content: str
     state: Mapping[str, Any]  # Any: JSON values
-    files: Mapping[str, str]
+    saved: Sequence[str]
+    digests: Mapping[str, str]
 
 
 class UnfinishedCorpus:
@@ -96,36 +96,32 @@ class UnfinishedCorpus:
         number: int,
         shard: Path | None,
         *,
-        content: str,
         state: Mapping[str, Any],  # Any: JSON values
-        files: Iterable[Path] = (),
+        saved: Sequence[Path] = (),
     ) -> None:
-        """Keep a finished shard, whose file and ``files`` are linked or copied here.
+        """Keep a finished shard, whose file and ``saved`` are linked or copied here.
 
         Nothing is kept where another living process builds the same: it keeps the same shards.
         """
         if not self._hold():
             return
         with storage_errors(self.folder):
-            named: dict[str, str] = {}
-            for path in (*(() if shard is None else (shard,)), *files):
+            digests: dict[str, str] = {}
+            for path in saved if shard is None else (shard, *saved):
                 place = self.folder / path.name
                 place.unlink(missing_ok=True)  # of a shard without record, or a damaged one
                 link_or_copy(path, place)
                 _sync(place)
-                if path is not shard:
-                    named[path.name] = file_sha256(place)
+                digests[path.name] = file_sha256(place)
             sync_folder(self.folder)
-            name = None if shard is None else shard.name
-            record = {"file": name, "content": content, "state": state, "files": named}
-            text = json.dumps(record, ensure_ascii=True)
+            record = {
+                "file": None if shard is None else shard.name,
+                "state": state,
+                "saved": [path.name for path in saved],
+                "digests": digests,
+            }
+            text = json.dumps(record)
             atomic_write_text(self.folder / _RECORD.format(number), f"{text}\n")
-
-    def forget_from(self, number: int) -> None:
-        """Remove the records from one on: their shards are damaged, or follow one that is."""
-        for path in self.folder.glob("shard-*.json"):
-            if path.name >= _RECORD.format(number):
-                path.unlink(missing_ok=True)
 
     def remove_all(self) -> None:
         """Remove this folder and abandoned ones of other identities, which is told in the log."""
@@ -161,18 +157,18 @@ def file_marks(paths: Iterable[Path]) -> list[list[Any]]:  # Any: JSON values
 
 def _read(folder: Path, number: int) -> ShardRecord | None:
     path = folder / _RECORD.format(number)
+    if not path.exists():
+        return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         record = ShardRecord(number, **values)
-        whole = (record.file is None or (folder / record.file).is_file()) and all(
-            file_sha256(folder / name) == digest for name, digest in record.files.items()
-        )
-    except FileNotFoundError:
-        return None
+        for name, digest in record.digests.items():
+            if file_sha256(folder / name) != digest:
+                raise ValueError(f"{name} was changed")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         _log.warning("The shard of %s is damaged and made again: %s", path, error)
         return None
-    return record if whole else None
+    return record
 
 
 def _sync(path: Path) -> None:
