@@ -249,6 +249,7 @@ def kill_at(kind: str, folder: Path, root: Path, moment: int) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        cwd=Path(__file__).parents[2],
     )
     assert process.stdout is not None
     while (line := process.stdout.readline()) and int(line) < moment:
