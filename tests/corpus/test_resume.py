@@ -203,16 +203,24 @@ def test_a_build_in_shards_that_is_stopped_and_goes_on_is_the_same_to_the_byte(
     nothing_else(root, again)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "selected"])
+@pytest.mark.parametrize(
+    ("kind", "every"),
+    [
+        ("jsonl", 4),
+        ("selected", 11),
+        pytest.param("jsonl", 1, marks=pytest.mark.soak),
+        pytest.param("damaged", 1, marks=pytest.mark.soak),
+        pytest.param("selected", 1, marks=pytest.mark.soak),
+    ],
+)
 def test_a_build_that_dies_at_any_write_goes_on(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each write that must last is refused in turn, in one build that is begun again and again."""
+    """Writes that must last are refused in turn, in one build that is begun again and again."""
     whole = build(kind, tmp_path, tmp_path / "whole")
     with stopped_at(-1, monkeypatch) as counted:
         build(kind, tmp_path, tmp_path / "counted")
     assert counted[0] > 20
-    every = 3 if kind == "jsonl" else 7
     finished = 0
     root = tmp_path / "broken"
     for call in range(1, counted[0] + 1, every):
