@@ -11,6 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -67,8 +68,10 @@ def expand_sources(sources: Sources) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def file_rows(path: Path, format: PassageFormat | None = None) -> Iterator[Row]:
+def file_rows(path: Path, format: PassageFormat | None = None, *, after: int = 0) -> Iterator[Row]:
     """Yield (line, passage or fault) of one file; lines count from 1, decompressed.
+
+    Rows that begin in the first ``after`` lines are left out; they are not parsed, only split.
 
     Raises ``InputError`` when the file cannot be read, ``DataFormatError`` when its format is not
     given and cannot be told.
@@ -83,12 +86,11 @@ def file_rows(path: Path, format: PassageFormat | None = None) -> Iterator[Row]:
         first = start[-1][1] if start and isinstance(start[-1][1], str) else ""
         chosen = format or _detect(path, first.lstrip())
         if chosen == "tsv":
-            yield from _tsv_rows(start, lines)
+            yield from _tsv_rows(start, lines, after)
             return
-        while start:
-            yield from _json_rows(start.popleft())
-        for entry in lines:
-            yield from _json_rows(entry)
+        for entry in chain(start, lines):
+            if entry[0] > after:
+                yield from _json_rows(entry)
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -147,14 +149,15 @@ def _json_rows(entry: Line) -> Iterator[Row]:
         yield line, json_row(text)
 
 
-def _tsv_rows(waiting: deque[Line], lines: Iterator[Line]) -> Iterator[Row]:
+def _tsv_rows(waiting: deque[Line], lines: Iterator[Line], after: int) -> Iterator[Row]:
     """A quoted field may go over several lines. When it never closes, only its first line is a
     bad row: the lines looked at are read again, so that one stray quote does not swallow others."""
     columns: tuple[str, ...] | None = None
     while (entry := waiting.popleft() if waiting else next(lines, None)) is not None:
         line, text = entry
         if isinstance(text, RowFault):
-            yield line, text
+            if line > after:
+                yield line, text
             continue
         if not text.strip():
             continue
@@ -162,14 +165,16 @@ def _tsv_rows(waiting: deque[Line], lines: Iterator[Line]) -> Iterator[Row]:
         if fields is None:
             fields = _join(text, waiting, lines)
         if isinstance(fields, RowFault):
-            yield line, fields
+            if line > after:
+                yield line, fields
             continue
         if columns is None:
             columns = tsv_header(fields)
             if columns is not None:
                 continue
             columns = DPR_COLUMNS
-        yield line, tsv_row(fields, columns)
+        if line > after:
+            yield line, tsv_row(fields, columns)
 
 
 def _join(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rag_frozen.corpus.readers import PassageReader
 from rag_frozen.corpus.rows import Row, RowFault
+from rag_frozen.corpus.unfinished import file_marks
 from rag_frozen.errors import InputError, MissingPackageError
 from rag_frozen.types import Passage
 
@@ -87,6 +88,7 @@ def read_folder(
         [(str(path), partial(_rows, path, folder)) for path in found],
         strict=strict,
         unit="documents",
+        identity=lambda: {"documents": file_marks(found)},
     )
 
 
@@ -173,8 +175,10 @@ def html_document(content: bytes) -> Document:
     return Document(title, _joined(re.split(r"\n\n+", root.text())))
 
 
-def _rows(path: Path, folder: Path) -> Iterator[Row]:
+def _rows(path: Path, folder: Path, *, after: int = 0) -> Iterator[Row]:
     """The one row of a document: its passage, or what is wrong with it."""
+    if after:
+        return
     name = path.relative_to(folder).as_posix()
     try:
         with path.open("rb") as handle:

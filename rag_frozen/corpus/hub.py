@@ -6,20 +6,23 @@ A folder of Parquet, JSON or CSV files in the place of a data set's name is read
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rag_frozen.corpus.readers import PassageReader
 from rag_frozen.corpus.rows import Row, RowFault, record_passage
+from rag_frozen.corpus.unfinished import file_marks
 from rag_frozen.errors import InputError
 from rag_frozen.types import Passage
 
 __all__ = ["HubDataset", "count_rows", "read_dataset", "resolve_revision"]
 
 _log = logging.getLogger(__name__)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _VECTORS = (
     "embeddings",
     "emb",
@@ -50,7 +53,13 @@ def read_dataset(dataset: HubDataset, *, strict: bool = False) -> PassageReader:
         DataFormatError: while iterating, with ``strict``, for the first row that is no passage.
     """
     name = "/".join(filter(None, (dataset.name, dataset.config, dataset.split)))
-    return PassageReader([(name, partial(_rows, dataset))], strict=strict, unit="rows", place="row")
+    return PassageReader(
+        [(name, partial(_rows, dataset))],
+        strict=strict,
+        unit="rows",
+        place="row",
+        identity=partial(_identity, dataset),
+    )
 
 
 def resolve_revision(dataset: HubDataset) -> str | None:
@@ -90,7 +99,16 @@ def count_rows(dataset: HubDataset) -> int | None:
     return int(known) if known else None
 
 
-def _rows(dataset: HubDataset) -> Iterator[Row]:
+def _identity(dataset: HubDataset) -> dict[str, Any] | None:  # Any: JSON values
+    """A commit never changes, and files on disk tell; a branch may go on."""
+    folder = Path(dataset.name)
+    if folder.exists():
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {**asdict(dataset), "files": file_marks(files)}
+    return asdict(dataset) if _COMMIT.fullmatch(dataset.revision or "") else None
+
+
+def _rows(dataset: HubDataset, *, after: int = 0) -> Iterator[Row]:
     import datasets
 
     try:
@@ -103,11 +121,13 @@ def _rows(dataset: HubDataset) -> Iterator[Row]:
         )
         if unasked := [name for name in stream.column_names or () if name in _VECTORS]:
             stream = stream.remove_columns(unasked)
+        if after:
+            stream = stream.skip(after)
         rows: Iterator[Any] = iter(stream)  # Any: a row's values are checked by record_passage
         first = next(rows, None)
     except Exception as error:  # datasets, the hub's client and file readers raise many kinds
         raise InputError(_unreachable(dataset, error)) from error
-    number = 0
+    number = after
     while first is not None:
         number += 1
         yield number, _row(dataset, first)

@@ -54,6 +54,7 @@ class SeenIds:
 
     def __init__(self) -> None:
         self._runs: list[Hashes] = []
+        self._recent: list[Hashes] | None = None
 
     def __len__(self) -> int:
         return sum(len(run) for run in self._runs)
@@ -79,9 +80,23 @@ class SeenIds:
         flags: list[bool] = is_new.tolist()
         return flags
 
+    def take_recent(self) -> Hashes:
+        """Return the hashes that were added since the last call, sorted, each of 8 bytes; of the
+        first call all. Together they bring another instance to the same state by ``restore``."""
+        recent = self._runs if self._recent is None else self._recent
+        self._recent = []
+        return np.sort(np.concatenate(recent)) if recent else np.empty(0, dtype=np.uint64)
+
+    def restore(self, hashes: Hashes) -> None:
+        """Add what ``take_recent`` of another instance gave; it is not recent here."""
+        self._append(np.sort(hashes))
+        self._recent = []
+
     def _append(self, run: Hashes) -> None:
         if not len(run):
             return
+        if self._recent is not None:
+            self._recent.append(run)
         while self._runs and len(self._runs[-1]) <= 2 * len(run):
             run = np.sort(np.concatenate((self._runs.pop(), run)), kind="stable")
         self._runs.append(run)

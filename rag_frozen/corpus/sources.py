@@ -6,13 +6,14 @@ Knows nothing about where the artifact lies or how passages are stored.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from rag_frozen.artifacts import Draft, atomic_write_text
 from rag_frozen.corpus.chunking import chunk_documents
-from rag_frozen.corpus.readers import PassageReader, ReadReport
+from rag_frozen.corpus.readers import PassageReader, ReadReport, SavedReading
 from rag_frozen.types import Passage
 
 __all__ = ["REPORT", "CorpusSource", "RowSource"]
@@ -35,10 +36,30 @@ class CorpusSource(Protocol):
     def share(self) -> float | None:
         """How much of the source has been read, in [0, 1]; None where that cannot be told."""
 
+    @property
+    def identity(self) -> Mapping[str, Any] | None:  # Any: JSON values
+        """What is read and how, found cheaply, so that reading goes on only where it is the same;
+        None where that cannot be told."""
+
+    @property
+    def gathered(self) -> int:
+        """Passages read since the last ``save`` that wait for others and were not given yet."""
+
     def passages(self, work: Path) -> Iterator[Passage]:
         """Read everything once, in an order that is always the same. ``work`` is the artifact's
         folder in the making; working files there begin with a dot and are removed by ``finish`` and
         by ``close``."""
+
+    def groups(
+        self, work: Path, *, saved: Sequence[SavedReading] = ()
+    ) -> Iterator[Iterable[Passage]]:
+        """Read as ``passages`` does, in groups that are always the same and that are each read to
+        the end before the next. With ``saved``, which another source of the same identity gave,
+        reading goes on after the last of them."""
+
+    def save(self) -> SavedReading | None:
+        """Tell between two groups how to go on after them: where reading stands, and what was
+        gathered since the last call. None where reading is over and nothing needs to be kept."""
 
     def finish(self, draft: Draft) -> None:
         """Put the source's own files and numbers into the artifact, after the last passage."""
@@ -73,6 +94,8 @@ class RowSource:
         self._at_sentences = at_sentences
         self._about = about
         self._n_rows = n_rows
+        self._work: Path | None = None
+        self._saved: list[Path] = []
 
     @property
     def recipe(self) -> dict[str, Any]:  # Any: JSON values
@@ -92,16 +115,43 @@ class RowSource:
             return min(1.0, (report.kept + report.malformed) / self._n_rows)
         return self._reader.share
 
+    @property
+    def identity(self) -> Mapping[str, Any] | None:  # Any: JSON values
+        """The reader's."""
+        return self._reader.identity
+
+    @property
+    def gathered(self) -> int:
+        """Rows become passages at once."""
+        return 0
+
     def passages(self, work: Path) -> Iterator[Passage]:
         """The rows, cut where that is asked for; ``work`` is not used."""
-        if self._chunk_words is None:
-            return self._reader
-        return chunk_documents(
-            self._reader, n_words=self._chunk_words, at_sentences=self._at_sentences
-        )
+        return chain.from_iterable(self.groups(work))
+
+    def groups(
+        self, work: Path, *, saved: Sequence[SavedReading] = ()
+    ) -> Iterator[Iterable[Passage]]:
+        """The passages of about a thousand rows each; only ``save`` writes into ``work``."""
+        self._work = work
+        for block in self._reader.blocks(saved):
+            if self._chunk_words is None:
+                yield block
+            else:
+                yield chunk_documents(
+                    block, n_words=self._chunk_words, at_sentences=self._at_sentences
+                )
+
+    def save(self) -> SavedReading:
+        """Where the reader stands."""
+        assert self._work is not None
+        reading = self._reader.save(self._work)
+        self._saved += reading.files
+        return reading
 
     def finish(self, draft: Draft) -> None:
         """Write the report, where there is something to tell beside the rows."""
+        self.close()
         if self._about is None:
             return
         report = self._reader.report
@@ -117,4 +167,7 @@ class RowSource:
         atomic_write_text(draft / REPORT, f"{text}\n")
 
     def close(self) -> None:
-        """Files are closed as they are read."""
+        """Remove what was saved; files are closed as they are read."""
+        for path in self._saved:
+            path.unlink(missing_ok=True)
+        self._saved = []

@@ -4,8 +4,9 @@ Opening reads headers only; a lookup touches the pages that hold the answer, and
 lookups all pages are handed back to the system's cache. So neither the time to open nor the
 resident memory grows with the corpus.
 
-A corpus that was changed shares the files of the one before it: added passages stand in a file
-of their own after them, and the rows of deleted ones are listed and left out of the table.
+A large corpus stands in several files that are read as one. A corpus that was changed shares the
+files of the one before it: added passages stand in a file of their own after them, and the rows of
+deleted ones are listed and left out of the table.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,13 @@ from rag_frozen.corpus.ids import hash_ids, update_ids_digest
 from rag_frozen.errors import ArtifactDamagedError, InputError, UnknownPassageError
 from rag_frozen.types import Passage
 
-__all__ = ["ArrowPassageStore", "StoreSummary", "write_changed_store", "write_store"]
+__all__ = [
+    "ArrowPassageStore",
+    "StoreSummary",
+    "StoreWriter",
+    "write_changed_store",
+    "write_store",
+]
 
 _PASSAGES = "passages.arrow"
 _ADDED = "passages-{:05d}.arrow"
@@ -61,13 +69,106 @@ def write_store(folder: Path, passages: Iterable[Passage]) -> StoreSummary:
     Raises:
         InputError: when two passages have one id.
     """
-    ids_digest, content = hashlib.sha256(), hashlib.sha256()
-    hashes = _write_rows(folder / _PASSAGES, passages, ids_digest, content)
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    _refuse_repeated(folder, ordered, order)
-    _write_table(folder, ordered, order)
-    return StoreSummary(len(order), ids_digest.hexdigest(), content.hexdigest())
+    with StoreWriter(folder) as writer:
+        for passage in passages:
+            writer.add(passage)
+        return writer.finish()
+
+
+class StoreWriter:
+    """Writes the files of a store one after another, then the table from id to row.
+
+    A file that is ended is never touched again, so that it can be kept for a build that goes on
+    later and takes it in with :meth:`adopt`. Use it in a ``with`` block, which closes a file that
+    was given up.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder, which must be there."""
+        self._folder = folder
+        self._ids, self._content = hashlib.sha256(), hashlib.sha256()
+        self._hashes = [np.empty(0, dtype=np.uint64)]
+        self._waiting: list[Passage] = []
+        self._rows: _RowsFile | None = None
+        self.n_files = 0
+        self.n_passages = 0
+        self.n_in_file = 0
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rows is not None:
+            self._rows.give_up()
+
+    def add(self, passage: Passage) -> None:
+        """Write a passage after the others; memory holds one batch."""
+        self._waiting.append(passage)
+        self.n_passages += 1
+        self.n_in_file += 1
+        if len(self._waiting) == _BATCH:
+            self._flush()
+
+    def next_file(self) -> Path:
+        """Return where the file that is being written lies, or will."""
+        name = _ADDED.format(self.n_files) if self.n_files else _PASSAGES
+        return self._folder / name
+
+    def end_file(self) -> Path:
+        """End a file and return it; the next passage begins another."""
+        path = self.next_file()
+        self._flush()
+        (self._rows or _RowsFile(path)).close()
+        self._rows = None
+        self.n_files += 1
+        self.n_in_file = 0
+        return path
+
+    def adopt(self) -> None:
+        """Take in a file that stands at ``next_file()`` already.
+
+        Raises:
+            ArtifactDamagedError: when it cannot be read.
+        """
+        path = self.next_file()
+        try:
+            table = _Table([_map(path)])
+            for _, batch in table.batches():
+                columns = [column.to_pylist() for column in batch.columns]
+                self._digest([Passage(*row) for row in zip(*columns, strict=True)])
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArtifactDamagedError(f"{path} cannot be read: {error}. Remove it.") from error
+        self.n_passages += table.n_rows
+        self.n_files += 1
+
+    def finish(self) -> StoreSummary:
+        """End the last file and write the table.
+
+        Raises:
+            InputError: when two passages have one id.
+        """
+        if self.n_in_file or not self.n_files:
+            self.end_file()
+        hashes = np.concatenate(self._hashes)
+        order = np.argsort(hashes, kind="stable")
+        ordered = hashes[order]
+        _refuse_repeated(self._folder, ordered, order)
+        _write_table(self._folder, ordered, order)
+        return StoreSummary(len(order), self._ids.hexdigest(), self._content.hexdigest())
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        batch, self._waiting = self._waiting, []
+        self._rows = self._rows or _RowsFile(self.next_file())
+        self._rows.write(batch)
+        self._digest(batch)
+
+    def _digest(self, batch: Sequence[Passage]) -> None:
+        ids = [passage.id for passage in batch]
+        self._hashes.append(hash_ids(ids))
+        update_ids_digest(self._ids, ids)
+        _update_content(self._content, batch)
 
 
 def write_changed_store(
@@ -94,7 +195,7 @@ def write_changed_store(
     for file in files:
         link_or_copy(file, folder / file.name)
     content = hashlib.sha256(json.dumps([base_content, sorted(set(deleted))]).encode())
-    hashes = _write_rows(folder / _ADDED.format(len(files)), added, hashlib.sha256(), content)
+    hashes = _write_rows(folder / _ADDED.format(len(files)), added, content)
     old_hashes, old_rows = np.load(base / _HASHES), np.load(base / _ROWS).astype(np.int64)
     kept = ~np.isin(old_rows, gone, assume_unique=True)
     rows = np.concatenate([old_rows[kept], store.n_rows + np.arange(len(hashes))])
@@ -110,23 +211,50 @@ def write_changed_store(
     return StoreSummary(len(rows), ids_digest.hexdigest(), content.hexdigest())
 
 
+class _RowsFile:
+    """One Arrow file in the making; all its batches but the last must be full."""
+
+    def __init__(self, path: Path) -> None:
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, _SCHEMA)
+
+    def write(self, batch: Sequence[Passage]) -> None:
+        """Write one batch."""
+        columns = [[p.id for p in batch], [p.title for p in batch], [p.text for p in batch]]
+        arrays = [pa.array(column, pa.string()) for column in columns]
+        self._writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
+
+    def close(self) -> None:
+        """Write the end of the file and close it."""
+        self._writer.close()
+        self._sink.close()
+
+    def give_up(self) -> None:
+        """Close a file that nobody wants."""
+        with suppress(OSError, pa.ArrowException):  # a full disk refuses even an ending
+            self._writer.close()
+        with suppress(OSError, pa.ArrowException):
+            self._sink.close()
+
+
 def _write_rows(
-    path: Path, passages: Iterable[Passage], ids_digest: hashlib._Hash, content: hashlib._Hash
+    path: Path, passages: Iterable[Passage], content: hashlib._Hash
 ) -> npt.NDArray[np.uint64]:
-    """Write one Arrow file; bring the digests up to date and return the ids' hashes in order."""
+    """Write one Arrow file; bring the digest up to date and return the ids' hashes in order."""
     hashes: list[npt.NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        for batch in _batches(passages):
-            ids = [passage.id for passage in batch]
-            columns = [ids, [p.title for p in batch], [p.text for p in batch]]
-            arrays = [pa.array(column, pa.string()) for column in columns]
-            writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
-            hashes.append(hash_ids(ids))
-            update_ids_digest(ids_digest, ids)
-            for passage in batch:
-                row = f"{passage.id}\0{passage.title}\0{passage.text}\0"
-                content.update(row.encode("utf-8", "surrogatepass"))
+    rows = _RowsFile(path)
+    for batch in _batches(passages):
+        rows.write(batch)
+        hashes.append(hash_ids([passage.id for passage in batch]))
+        _update_content(content, batch)
+    rows.close()
     return np.concatenate(hashes)
+
+
+def _update_content(digest: hashlib._Hash, passages: Sequence[Passage]) -> None:
+    for passage in passages:
+        row = f"{passage.id}\0{passage.title}\0{passage.text}\0"
+        digest.update(row.encode("utf-8", "surrogatepass"))
 
 
 def _write_table(folder: Path, hashes: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> None:

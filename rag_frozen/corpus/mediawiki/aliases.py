@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,17 @@ class AliasSummary:
 
 
 class AliasSpool:
-    """Gathers redirects and titles, then writes the table. Close it when done."""
+    """Gathers redirects and titles, then writes the table. Close it when done.
+
+    A journal beside the working file holds what was gathered since ``take_journal`` was called
+    last, so that another spool comes to the same by ``restore``.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._n_journals = 0
+        self._journals: list[Path] = []
+        self._begin_journal()
         self._redirects: list[tuple[str, str]] = []
         self._kept: list[tuple[str]] = []
         with _disk_errors(path):
@@ -68,6 +76,30 @@ class AliasSpool:
         self._kept.append((title,))
         if len(self._kept) == _WAITING:
             self._flush()
+
+    def take_journal(self) -> Path:
+        """End the journal and return it; another begins. It is removed by ``close``."""
+        self._flush()
+        self._journal.close()
+        self._n_journals += 1
+        self._begin_journal()
+        return self._journals[-2]
+
+    def restore(self, journal: Path) -> None:
+        """Gather what a journal of another spool holds; it is not written into this one's."""
+        with journal.open(encoding="ascii") as lines:
+            for line in lines:
+                values = json.loads(line)
+                if len(values) == 1:
+                    self._kept.append((values[0],))
+                else:
+                    self._redirects.append((values[0], values[1]))
+                if len(self._kept) + len(self._redirects) >= _WAITING:
+                    self._insert()
+        self._insert()
+        self._n_journals += 1
+        self._journal.close()
+        self._begin_journal()
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Yield each alias that leads to a kept article with that article's title, by alias."""
@@ -102,9 +134,12 @@ class AliasSpool:
         return AliasSummary(n_aliases, int(n_all) - n_aliases, digest.hexdigest())
 
     def close(self) -> None:
-        """Remove the working file."""
+        """Remove the working files."""
         self._database.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk refuses what was not written yet
+            self._journal.close()
+        for path in (self._path, *self._journals):
+            path.unlink(missing_ok=True)
 
     def _follow(self, alias: str, target: str) -> str | None:
         met = {alias}
@@ -122,7 +157,17 @@ class AliasSpool:
         row = self._database.execute(query, (value,)).fetchone()
         return None if row is None else str(row[0])
 
+    def _begin_journal(self) -> None:
+        name = f"{self._path.name}-{self._n_journals:05d}.journal"
+        self._journals.append(self._path.with_name(name))
+        self._journal = self._journals[-1].open("w", encoding="ascii")
+
     def _flush(self) -> None:
+        lines = [f"{json.dumps(values)}\n" for values in (*self._redirects, *self._kept)]
+        self._journal.writelines(lines)
+        self._insert()
+
+    def _insert(self) -> None:
         with _disk_errors(self._path):
             self._database.execute("BEGIN")
             self._database.executemany(

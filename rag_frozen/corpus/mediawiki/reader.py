@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from rag_frozen.artifacts import Draft, atomic_write_text
 from rag_frozen.corpus.ids import SeenIds
@@ -30,15 +33,20 @@ from rag_frozen.corpus.mediawiki.pages import BrokenPage
 from rag_frozen.corpus.mediawiki.selection import SCORES, Selection, Selector
 from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
 from rag_frozen.corpus.parallel import ordered_map, usable_cores
-from rag_frozen.corpus.readers import ReadProblem, ReadReport
+from rag_frozen.corpus.readers import ReadProblem, ReadReport, SavedReading
 from rag_frozen.corpus.sources import REPORT
+from rag_frozen.corpus.unfinished import file_marks
 from rag_frozen.errors import DataFormatError
 from rag_frozen.types import Passage
 
 __all__ = ["DumpSource", "suitable_processes"]
 
+_GROUP = 1_024  # passages given together once a selection is made
 _SHOWN = 20  # problems that the report tells of
 _WORTH = {"plain": 2**23, "packed": 2**21}  # bytes of a dump for which a process pays its start
+_SPOOL = ".aliases.spool"
+_NUMBERS = ("pages", "articles", "words", "passages", "redirects")
+_REASONS = ("dropped", "reasons")
 _log = logging.getLogger(__name__)
 
 
@@ -92,6 +100,11 @@ class DumpSource:
         self._seen = SeenIds()
         self._spool: AliasSpool | None = None
         self._selector: Selector | None = None
+        self._reached = (0, 0)  # file, and blocks read of it
+        self._work: Path | None = None
+        self._n_saved = 0
+        self._saved: list[Path] = []
+        self._selected = False
 
     @property
     def recipe(self) -> dict[str, Any]:  # Any: JSON values
@@ -119,6 +132,16 @@ class DumpSource:
         whole = sum(path.stat().st_size for path in self.files)
         return min(1.0, self._file_bytes / max(whole, 1))
 
+    @property
+    def identity(self) -> dict[str, Any]:  # Any: JSON values
+        """The dumps' files, and what is done where they are damaged."""
+        return {"dumps": file_marks(self.files), "damaged": self._damaged}
+
+    @property
+    def gathered(self) -> int:
+        """Passages that wait for the selection."""
+        return 0 if self._selector is None or self._selected else self._selector.gathered
+
     def passages(self, work: Path) -> Iterator[Passage]:
         """Read all dumps once; ``work`` is a folder for what is gathered on the way.
 
@@ -126,18 +149,74 @@ class DumpSource:
             DataFormatError: when a file is no dump, or is damaged and ``damaged`` says stop.
             InputError: when a file cannot be read.
         """
-        self._spool = AliasSpool(work / ".aliases.spool")
-        articles = self._kept_articles(self._spool)
-        passages: Iterator[Passage]
-        if self._selection is None:
-            passages = (passage for article in articles for passage in _cut(article))
-        else:
-            passages = self._selected(articles, self._selection, self._spool, work)
-        for passage in passages:
-            self._passages += 1
-            yield passage
+        return chain.from_iterable(self.groups(work))
+
+    def groups(
+        self, work: Path, *, saved: Sequence[SavedReading] = ()
+    ) -> Iterator[Iterable[Passage]]:
+        """Read as ``passages`` does, a block of pages at a time. With a selection the groups are
+        empty until all has been read.
+
+        Raises:
+            DataFormatError, InputError: as ``passages`` does.
+        """
+        self._work = work
+        self._spool = AliasSpool(work / _SPOOL)
+        if self._selection is not None:
+            self._selector = Selector(work)
+        if saved:
+            self._restore(saved)
+        for articles in self._kept_articles(self._spool):
+            if self._selector is None:
+                yield self._counted(passage for one in articles for passage in _cut(one))
+            else:
+                for article in articles:
+                    self._selector.add(article)
+                yield ()
+        if self._selection is not None and self._selector is not None:
+            chosen = self._counted(self._select(self._selection, self._selector, self._spool, work))
+            while group := list(islice(chosen, _GROUP)):
+                yield group
         if self._reasons:
             _log.warning("%s. First: %s", self.report.summary(), self._problems[0])
+
+    def save(self) -> SavedReading | None:
+        """Where reading stands, with the ids, redirects, titles and waiting articles since the last
+        call; None once a selection is made, which takes minutes at most to make again."""
+        assert self._work is not None
+        assert self._spool is not None
+        if self._selected:
+            return None
+        seen = self._work / f".seen-{self._n_saved:05d}.npy"
+        self._saved.append(seen)
+        np.save(seen, self._seen.take_recent(), allow_pickle=False)
+        waiting = () if self._selector is None else self._selector.save()
+        self._n_saved += 1
+        state = {
+            "reached": self._reached,
+            "problems": [asdict(problem) for problem in self._problems],
+            **{name: getattr(self, f"_{name}") for name in _NUMBERS},
+            **{name: list(getattr(self, f"_{name}").items()) for name in _REASONS},
+        }
+        return SavedReading(state, (seen, self._spool.take_journal(), *waiting))
+
+    def _restore(self, saved: Sequence[SavedReading]) -> None:
+        assert self._spool is not None
+        for reading in saved:
+            seen, journal, *waiting = reading.files
+            self._seen.restore(np.load(seen, allow_pickle=False))
+            self._spool.restore(journal)
+            if self._selector is not None:
+                self._selector.restore(waiting)
+        state = saved[-1].state
+        file, blocks = state["reached"]
+        self._reached = (int(file), int(blocks))
+        self._problems = [ReadProblem(**problem) for problem in state["problems"]]
+        for name in _NUMBERS:
+            setattr(self, f"_{name}", int(state[name]))
+        for name in _REASONS:
+            setattr(self, f"_{name}", Counter(dict(state[name])))
+        self._n_saved = len(saved)
 
     def finish(self, draft: Draft) -> None:
         """Write the alias table and the report into the artifact, and their numbers into its
@@ -178,58 +257,78 @@ class DumpSource:
         if self._selector is not None:
             self._selector.close()
             self._selector = None
+        for path in self._saved:
+            path.unlink(missing_ok=True)
+        self._saved = []
 
-    def _selected(
-        self, articles: Iterator[Article], selection: Selection, spool: AliasSpool, work: Path
+    def _counted(self, passages: Iterable[Passage]) -> Iterator[Passage]:
+        for passage in passages:
+            self._passages += 1
+            yield passage
+
+    def _select(
+        self, selection: Selection, selector: Selector, spool: AliasSpool, work: Path
     ) -> Iterator[Passage]:
-        self._selector = Selector(work)
-        for article in articles:
-            self._selector.add(article)
-        kept = self._selector.select(selection, spool.pairs(), work / SCORES)
+        self._selected = True
+        kept = selector.select(selection, spool.pairs(), work / SCORES)
         self._dropped["selection"] = self._articles - kept
-        self._articles, self._words = kept, self._selector.kept_words
-        return self._selector.passages()
+        self._articles, self._words = kept, selector.kept_words
+        return selector.passages()
 
-    def _kept_articles(self, spool: AliasSpool) -> Iterator[Article]:
+    def _kept_articles(self, spool: AliasSpool) -> Iterator[Iterator[Article]]:
+        """The articles of each block, to be read to the end one after another."""
         judge = partial(
             _judge,
             options=self._options,
             cutting=self._cutting,
             links=self._selection is not None,
         )
-        for file, judged in ordered_map(judge, self._blocks(), processes=self._processes):
-            fresh = iter(
-                self._seen.add(
-                    [str(one.page_id) for one in judged if not isinstance(one, BrokenPage)]
-                )
-            )
-            for one in judged:
-                self._pages += 1
-                if isinstance(one, BrokenPage):
-                    self._broken_page(file, one)
-                elif not next(fresh):
-                    self._dropped["repeated page id"] += 1
-                elif isinstance(one, LeftOut):
-                    self._dropped[one.reason] += 1
-                elif isinstance(one, Redirect):
-                    self._redirects += 1
-                    spool.redirect(one.title, one.target)
-                else:
-                    self._articles += 1
-                    self._words += one.n_words
-                    spool.keep(one.title)
-                    yield one
+        for judged in ordered_map(judge, self._blocks(), processes=self._processes):
+            if isinstance(judged, DumpDamage):
+                self._breaks_off(judged)
+                self._reach(judged.file)
+            else:
+                yield self._kept_of(*judged, spool)
 
-    def _blocks(self) -> Iterator[PageBlock]:
-        done = 0  # bytes of the files before this one
-        for path in self.files:
+    def _reach(self, file: str) -> None:
+        """Note that a block of a file has been read to its end."""
+        number = list(map(str, self.files)).index(file)
+        same = number == self._reached[0]
+        self._reached = (number, self._reached[1] + 1 if same else 1)
+
+    def _kept_of(self, file: str, pages: list[Judged], spool: AliasSpool) -> Iterator[Article]:
+        known = [str(one.page_id) for one in pages if not isinstance(one, BrokenPage)]
+        fresh = iter(self._seen.add(known))
+        for one in pages:
+            self._pages += 1
+            if isinstance(one, BrokenPage):
+                self._broken_page(file, one)
+            elif not next(fresh):
+                self._dropped["repeated page id"] += 1
+            elif isinstance(one, LeftOut):
+                self._dropped[one.reason] += 1
+            elif isinstance(one, Redirect):
+                self._redirects += 1
+                spool.redirect(one.title, one.target)
+            else:
+                self._articles += 1
+                self._words += one.n_words
+                spool.keep(one.title)
+                yield one
+        self._reach(file)
+
+    def _blocks(self) -> Iterator[PageBlock | DumpDamage]:
+        """The blocks that were not read yet; of those before them only the bytes are."""
+        first, passed_over = self._reached
+        done = sum(path.stat().st_size for path in self.files[:first])
+        self._begun += map(str, self.files[:first])
+        for path in self.files[first:]:
             self._begun.append(str(path))
-            for block in page_blocks(path):
+            for number, block in enumerate(page_blocks(path)):
                 self._file_bytes = done + block.file_offset
-                if isinstance(block, DumpDamage):
-                    self._breaks_off(block)
-                else:
+                if number >= passed_over:
                     yield block
+            passed_over = 0
             done += path.stat().st_size
 
     def _breaks_off(self, damage: DumpDamage) -> None:
@@ -269,9 +368,12 @@ def suitable_processes(files: Sequence[Path]) -> int:
 
 
 def _judge(
-    block: PageBlock, options: WikiOptions, cutting: Cutting, *, links: bool
-) -> tuple[str, list[Judged]]:
-    """What a worker does; links go back to the first process only where they are asked for."""
+    block: PageBlock | DumpDamage, options: WikiOptions, cutting: Cutting, *, links: bool
+) -> tuple[str, list[Judged]] | DumpDamage:
+    """What a worker does; links go back to the first process only where they are asked for. Damage
+    comes back in its place among the blocks."""
+    if isinstance(block, DumpDamage):
+        return block
     judged = judge_block(block, options, cutting)
     if not links:
         judged = [replace(one, links=()) if isinstance(one, Article) else one for one in judged]

@@ -9,7 +9,7 @@ redirect; passages wait in a file until all links are counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,8 @@ _SCORES = pa.schema(
         ("kept", pa.bool_()),
     ]
 )
-_TITLES = pa.schema([("title", pa.string())])
+_TITLES = pa.schema([("title", pa.string()), ("page_id", pa.int64()), ("words", pa.int64())])
+_KINDS = ("passages", "titles", "links")
 _BATCH = 4_096
 _COUNTED = 2**18  # link hashes counted at once
 
@@ -78,28 +79,61 @@ class Selection:
 
 
 class Selector:
-    """Gathers articles, then yields the passages of those that stay. Close it when done."""
+    """Gathers articles, then yields the passages of those that stay. Close it when done.
+
+    What waits lies in parts; one that was ended by ``save`` stays as it is, and another selector
+    comes to the same with ``restore``.
+    """
 
     def __init__(self, work: Path) -> None:
         """Keep what waits in files of ``work`` that begin with a dot."""
-        self._paths = {
-            name: work / f".{name}.spool" for name in ("passages", "titles", "links")
-        }  # fmt: skip
+        self._work = work
+        self._parts: list[dict[str, Path]] = []
         self._page_ids: list[npt.NDArray[np.int64]] = []
         self._words: list[npt.NDArray[np.int64]] = []
         self._hashes: list[npt.NDArray[np.uint64]] = []
         self._waiting: list[Article] = []
         self._n = 0
-        self._closed = False
-        self._sinks = {name: pa.OSFile(str(path), "wb") for name, path in self._paths.items()}
-        self._passages = pa.ipc.new_file(self._sinks["passages"], _PASSAGES)
-        self._titles = pa.ipc.new_file(self._sinks["titles"], _TITLES)
+        self._gathered = 0
+        self._closed = True
+        self._begin_part()
+
+    @property
+    def gathered(self) -> int:
+        """Passages of the articles added since ``save`` was called last."""
+        return self._gathered
 
     def add(self, article: Article) -> None:
         """Add an article with its passages and links."""
         self._waiting.append(article)
+        self._gathered += len(article.passages)
         if len(self._waiting) == _BATCH // 8:
             self._flush()
+
+    def save(self) -> tuple[Path, ...]:
+        """End a part and return its files, which ``close`` removes; another part begins."""
+        self._flush()
+        self._close_files()
+        saved = tuple(self._parts[-1].values())
+        self._begin_part()
+        self._gathered = 0
+        return saved
+
+    def restore(self, files: Sequence[Path]) -> None:
+        """Take in a part that another selector saved, before any article is added."""
+        part = {name: next(p for p in files if p.name.startswith(f".{name}-")) for name in _KINDS}
+        self._close_files()
+        empty = self._parts.pop()
+        for path in empty.values():
+            path.unlink(missing_ok=True)
+        for batch in _read_batches(part["titles"]):
+            titles, page_ids, words = batch.columns
+            self._hashes.append(hash_ids(titles.to_pylist()))
+            self._page_ids.append(page_ids.to_numpy().copy())
+            self._words.append(words.to_numpy().copy())
+            self._n += batch.num_rows
+        self._parts.append(part)
+        self._begin_part()
 
     def select(self, selection: Selection, aliases: Iterable[tuple[str, str]], scores: Path) -> int:
         """Count links, score all articles, write their scores; return how many stay.
@@ -142,10 +176,8 @@ class Selector:
 
     def passages(self) -> Iterator[Passage]:
         """Yield the passages of the articles that stay, in the dump's order, after ``select``."""
-        with pa.memory_map(str(self._paths["passages"])) as source:
-            reader = pa.ipc.open_file(source)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
+        for part in self._parts:
+            for batch in _read_batches(part["passages"]):
                 stays = self._kept[batch.column(0).to_numpy()]
                 kept = batch.filter(pa.array(stays))
                 columns = [kept.column(place).to_pylist() for place in (1, 2, 3)]
@@ -156,8 +188,18 @@ class Selector:
         """Remove the working files."""
         with suppress(OSError, pa.ArrowException):  # a full disk refuses even an ending
             self._close_files()
-        for path in self._paths.values():
-            path.unlink(missing_ok=True)
+        for path in (path for part in self._parts for path in part.values()):
+            if path.parent == self._work:  # others lie where they were saved
+                path.unlink(missing_ok=True)
+
+    def _begin_part(self) -> None:
+        number = len(self._parts)
+        paths = {name: self._work / f".{name}-{number:05d}.spool" for name in _KINDS}
+        self._parts.append(paths)
+        self._sinks = {name: pa.OSFile(str(path), "wb") for name, path in paths.items()}
+        self._passages = pa.ipc.new_file(self._sinks["passages"], _PASSAGES)
+        self._titles = pa.ipc.new_file(self._sinks["titles"], _TITLES)
+        self._closed = False
 
     def _flush(self) -> None:
         articles, self._waiting = self._waiting, []
@@ -167,7 +209,8 @@ class Selector:
         self._page_ids.append(np.array([article.page_id for article in articles], dtype=np.int64))
         self._words.append(np.array([article.n_words for article in articles], dtype=np.int64))
         self._hashes.append(hash_ids(titles))
-        self._titles.write_batch(pa.record_batch([pa.array(titles)], schema=_TITLES))
+        columns = [pa.array(titles), pa.array(self._page_ids[-1]), pa.array(self._words[-1])]
+        self._titles.write_batch(pa.record_batch(columns, schema=_TITLES))
         links = [link for article in articles for link in article.links]
         self._sinks["links"].write(hash_ids(links).astype("<u8").tobytes())
         rows = [
@@ -176,8 +219,8 @@ class Selector:
             for number, text in enumerate(article.passages)
         ]
         for start in range(0, len(rows), _BATCH):
-            columns = list(zip(*rows[start : start + _BATCH], strict=True))
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, _PASSAGES, strict=True)]
+            values = list(zip(*rows[start : start + _BATCH], strict=True))
+            arrays = [pa.array(c, f.type) for c, f in zip(values, _PASSAGES, strict=True)]
             self._passages.write_batch(pa.record_batch(arrays, schema=_PASSAGES))
         self._n += len(articles)
 
@@ -195,14 +238,13 @@ class Selector:
     ) -> Counts:
         """How many articles link to each; links to nothing that is kept count for none."""
         counts = np.zeros(n_articles, dtype=np.int64)
-        with self._paths["links"].open("rb") as handle:
-            while data := handle.read(8 * _COUNTED):
-                links = np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
-                if not len(known):
-                    break
-                places = np.minimum(np.searchsorted(known, links), len(known) - 1)
-                found = leads_to[places[known[places] == links]]
-                counts += np.bincount(found, minlength=n_articles)
+        for part in self._parts if len(known) else ():
+            with part["links"].open("rb") as handle:
+                while data := handle.read(8 * _COUNTED):
+                    links = np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
+                    places = np.minimum(np.searchsorted(known, links), len(known) - 1)
+                    found = leads_to[places[known[places] == links]]
+                    counts += np.bincount(found, minlength=n_articles)
         return counts
 
     def _write_scores(
@@ -216,18 +258,20 @@ class Selector:
     ) -> None:
         columns = (inbound, redirects, words, score, self._kept)
         at = 0
-        with (
-            pa.memory_map(str(self._paths["titles"])) as source,
-            pa.OSFile(str(path), "wb") as sink,
-            pa.ipc.new_file(sink, _SCORES) as writer,
-        ):
-            reader = pa.ipc.open_file(source)
-            for number in range(reader.num_record_batches):
-                titles = reader.get_batch(number).column(0)
-                part = slice(at, at + len(titles))
-                arrays = [pa.array(page_ids[part]), titles, *(pa.array(c[part]) for c in columns)]
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCORES) as writer:
+            for batch in (one for part in self._parts for one in _read_batches(part["titles"])):
+                titles = batch.column(0)
+                here = slice(at, at + len(titles))
+                arrays = [pa.array(page_ids[here]), titles, *(pa.array(c[here]) for c in columns)]
                 writer.write_batch(pa.record_batch(arrays, schema=_SCORES))
                 at += len(titles)
+
+
+def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
 
 
 def _resolve(
