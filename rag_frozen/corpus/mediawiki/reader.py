@@ -29,7 +29,7 @@ from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.pages import BrokenPage
 from rag_frozen.corpus.mediawiki.selection import SCORES, Selection, Selector
 from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
-from rag_frozen.corpus.parallel import ordered_map, usable_cores
+from rag_frozen.corpus.parallel import Executor, ordered_map, usable_cores
 from rag_frozen.corpus.readers import ReadProblem, ReadReport
 from rag_frozen.corpus.sources import REPORT
 from rag_frozen.errors import DataFormatError
@@ -57,6 +57,7 @@ class DumpSource:
         processes: int | None = 1,
         damaged: Literal["stop", "keep"] = "stop",
         selection: Selection | None = None,
+        executor: Executor | None = None,
     ) -> None:
         """Name a dump or a folder of dumps.
 
@@ -69,6 +70,8 @@ class DumpSource:
             damaged: ``stop`` raises where a dump breaks off or a page cannot be read, ``keep``
                 warns and goes on.
             selection: keeps the best articles alone, and their scores beside the passages.
+            executor: judges blocks of pages in place of processes of this machine; the files are
+                read here.
 
         Raises:
             InputError: when there is no such file.
@@ -79,6 +82,7 @@ class DumpSource:
         self._processes = suitable_processes(self.files) if processes is None else processes
         self._damaged = damaged
         self._selection = selection
+        self._executor = executor
         self._pages = 0
         self._file_bytes = 0
         self._articles = 0
@@ -197,7 +201,11 @@ class DumpSource:
             cutting=self._cutting,
             links=self._selection is not None,
         )
-        for file, judged in ordered_map(judge, self._blocks(), processes=self._processes):
+        if self._executor is None:
+            blocks = ordered_map(judge, self._blocks(), processes=self._processes)
+        else:
+            blocks = self._executor.map(judge, self._blocks())
+        for file, judged in blocks:
             fresh = iter(
                 self._seen.add(
                     [str(one.page_id) for one in judged if not isinstance(one, BrokenPage)]
