@@ -22,8 +22,6 @@ from tests.tiny import save_bert
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rag-frozen[ray]'")
 pytest.importorskip("mwxml", reason="pip install 'rag-frozen[wiki]'")
 
-CHECKOUT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
@@ -63,22 +61,19 @@ def dies_once(number: int, folder: Path) -> int:
     return number
 
 
-def dies(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def pages() -> Iterator[MadePage]:
-    for number in range(120):
+def pages(count: int) -> Iterator[MadePage]:
+    for number in range(count):
         words = " ".join(f"w{number}x{place}" for place in range(30))
         yield MadePage(f"Page {number}", words)
         yield MadePage(f"Alias {number}", redirect=f"Page {number}")
 
 
-def recipe(folder: Path, *, shard_size: int = 32, **changes: object) -> IndexRecipe:
+def recipe(
+    folder: Path, *, n_pages: int = 120, shard_size: int = 32, **changes: object
+) -> IndexRecipe:
     dump = folder / "dump.xml.bz2"
     if not dump.exists():
-        dump.write_bytes(multistream(pages(), each=50))
+        dump.write_bytes(multistream(pages(n_pages), each=50))
         save_bert(folder / "questions", kind="DPRQuestionEncoder", seed=1)
         save_bert(folder / "passages", kind="DPRContextEncoder", seed=2)
     encoder = {
