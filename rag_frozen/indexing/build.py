@@ -52,7 +52,7 @@ from rag_frozen.indexing.dense import (
     resolve_dense,
     share_finished,
 )
-from rag_frozen.indexing.executors import open_executor, shards_on
+from rag_frozen.indexing.executors import open_executor, refuse_address, shards_on
 from rag_frozen.indexing.fitting import refuse_what_cannot_fit
 from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.indexing.tuning_queries import tuning_texts
@@ -131,11 +131,13 @@ def build_index(
     """Build the recipe's artifacts, or find those that are there.
 
     Raises:
-        InputError, DataFormatError: when the corpus' files cannot be used.
+        InputError, DataFormatError: when the corpus' files, the executor or an address as ``root``
+            cannot be used.
         ModelMissingError: when an encoder is not at hand.
         StorageError: when the disk is full, or a dense index fits neither disk nor memory; what was
             finished stays.
     """
+    refuse_address(artifact_root(root))
     with open_executor(recipe.executor) as executor:
         corpus = _corpus(recipe, root, report, executor)
         parts = [corpus]

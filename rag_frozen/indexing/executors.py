@@ -7,6 +7,7 @@ changes no artifact's fingerprint.
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from rag_frozen.corpus.parallel import Executor
-from rag_frozen.errors import ArtifactMismatchError, StorageError
+from rag_frozen.errors import ArtifactMismatchError, InputError, StorageError
 from rag_frozen.indexing.executors_ray import RayCluster
 from rag_frozen.recipes.index import EncoderSettings, ExecutorSettings, LocalExecutor
 from rag_frozen.retrieval.dense_encoders import Encoder, Vectors
@@ -28,8 +29,9 @@ from rag_frozen.retrieval.dense_vectors import (
     write_shard,
 )
 
-__all__ = ["MakeEncoder", "open_executor", "shards_on"]
+__all__ = ["MakeEncoder", "open_executor", "refuse_address", "shards_on"]
 
+_ADDRESS = re.compile(r"(^|/)[a-z][a-z0-9+.-]+:/")  # what a path makes of s3://…
 MakeEncoder = Callable[[EncoderSettings], Encoder]
 _APPEARS = 60.0  # seconds in which a file that another machine wrote must be seen
 
@@ -45,6 +47,20 @@ def open_executor(settings: ExecutorSettings) -> AbstractContextManager[Executor
         gpus_per_task=settings.gpus_per_task,
         tasks_in_flight=settings.tasks_in_flight,
     )
+
+
+def refuse_address(root: Path) -> None:
+    """Refuse an artifacts' folder such as ``s3://bucket``, which would become one of that name.
+
+    Raises:
+        InputError: when it is an address.
+    """
+    if _ADDRESS.search(root.as_posix()):
+        raise InputError(
+            f"Artifacts are written to disks (they are renamed and memory-mapped), not to {root}. "
+            "Give --root a folder; for many machines one on a shared disk, such as NFS. The "
+            "corpus' files may be at an address."
+        )
 
 
 def shards_on(

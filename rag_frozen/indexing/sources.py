@@ -64,7 +64,7 @@ def corpus_source(
         case HubCorpus():
             return _hub(settings)
         case FolderCorpus():
-            folder = _named(recipe.name, settings.path)
+            folder = Path(_named(recipe.name, settings.path))
             return RowSource(
                 read_folder(folder, endings=settings.endings, strict=settings.strict),
                 chunk_words=settings.chunk_words,
@@ -94,7 +94,7 @@ def _hub(settings: HubCorpus) -> RowSource:
     )
 
 
-def _named(name: str, path: Path | None) -> Path:
+def _named(name: str, path: Path | str | None) -> Path | str:
     if path is None:
         raise RecipeError(
             f"The corpus of index recipe {name} is read from files, and none is named. "

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rag_frozen.recipes.corpora import FolderCorpus, HubCorpus, MediaWikiCorpus
+from rag_frozen.recipes.corpora import DiskPath, FolderCorpus, HubCorpus, MediaWikiCorpus, Place
 
 __all__ = [
     "AutoDense",
@@ -49,14 +49,15 @@ class PocketCorpus(_Frozen):
 
 
 class FilesCorpus(_Frozen):
-    """Passages from files: JSONL or DPR's TSV, plain or gzipped; a file or a folder of files.
+    """Passages from files: JSONL or DPR's TSV, plain or gzipped; a file or a folder of files,
+    on a disk or at an address of fsspec (``s3://…``).
 
     ``chunk_words`` cuts longer documents into passages of so many words; without it each row is a
     passage. ``strict`` refuses malformed rows instead of counting them.
     """
 
     kind: Literal["files"]
-    path: Path | None = None
+    path: Place | None = None
     format: Literal["auto", "jsonl", "tsv"] = "auto"
     chunk_words: int | None = Field(None, ge=10)
     strict: bool = False
@@ -65,7 +66,7 @@ class FilesCorpus(_Frozen):
 class _LuceneFolder(_Frozen):
     """A Lucene index that is there: its folder, or the name of one of Pyserini's prebuilt ones."""
 
-    path: Path | None = None
+    path: DiskPath | None = None
     prebuilt: str | None = None
     heap_mb: int = Field(1024, ge=64)
 

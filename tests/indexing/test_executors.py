@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag_frozen.errors import ArtifactMismatchError, MissingPackageError, RecipeError, StorageError
+from rag_frozen.errors import (
+    ArtifactMismatchError,
+    InputError,
+    MissingPackageError,
+    RecipeError,
+    StorageError,
+)
 from rag_frozen.indexing import executors
+from rag_frozen.indexing.build import build_index
 from rag_frozen.indexing.executors import open_executor, shards_on
 from rag_frozen.indexing.executors_ray import RayCluster
 from rag_frozen.recipes.index import (
@@ -76,6 +83,13 @@ def test_an_executor_is_named_by_its_kind_or_with_settings() -> None:
         load("executor=spark")
     with pytest.raises(RecipeError, match="did you mean address"):
         load("executor={kind: ray, adress: auto}")
+
+
+def test_artifacts_are_not_written_to_an_address(tmp_path: Path) -> None:
+    for root in (Path("s3://bucket/rag"), tmp_path / "gs://bucket"):
+        with pytest.raises(InputError, match="Artifacts are written to disks"):
+            build_index(load(), root=root)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_this_machine_needs_no_executor_and_a_cluster_connects_late(
