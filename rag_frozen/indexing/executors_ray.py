@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _RETRIES = 3  # times that a task is begun again when its worker or machine is lost
 _AHEAD = 2  # tasks in flight for each that the cluster runs at once
+_ANSWERS = 15.0  # seconds in which a cluster must take a connection
 _USAGE = "RAY_USAGE_STATS_ENABLED"
 _log = logging.getLogger(__name__)
 
@@ -141,8 +143,9 @@ class RayCluster:
                 self._ray.init(address="local", include_dashboard=False, **quiet)
         else:
             try:
+                _knock(self._address)
                 self._ray.init(address=self._address, **quiet)
-            except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
                 raise InputError(
                     f"No Ray cluster answers at address {self._address!r}: {error} Start one with "
                     "ray start --head on one machine and ray start --address=HOST:6379 on the "
@@ -169,6 +172,14 @@ class RayCluster:
     def _slots(self, node: dict[str, float], gpus: float) -> int:
         slots = node.get("CPU", 0.0) / self._cpus
         return int(min(slots, node.get("GPU", 0.0) / gpus) if gpus else slots)
+
+
+def _knock(address: str) -> None:
+    """Raise ``OSError`` where nothing listens; Ray itself would try for many minutes."""
+    place = address.removeprefix("ray://")
+    host, colon, port = place.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS).close()
 
 
 def _run(function: Callable[[Item], Result], item: Item, version: str) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,28 @@ def test_a_ray_of_this_machine_is_started_and_ended_and_a_task_that_always_dies_
         with pytest.raises(RagFrozenError, match="3 times begun again"):
             list(own.map(dies, [1]))
     assert not ray.is_initialized()
+
+
+def test_a_cluster_is_used_from_outside_through_its_client_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("grpc", reason="pip install 'rag-frozen[ray]'")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # not ours: the cluster's
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {"num_cpus": 2, "ray_client_server_port": port, **MEMORY}
+    machines = Cluster(initialize_head=True, head_node_args=settings)
+    try:
+        with RayCluster(f"ray://127.0.0.1:{port}") as outside:
+            assert list(outside.map(squared, range(20))) == [n * n for n in range(20)]
+            with pytest.raises(InputError, match=r"^-1 is negative$"):
+                list(outside.map(squared, [1, -1, 2]))
+        assert not ray.is_initialized()
+    finally:
+        ray.shutdown()
+        machines.shutdown()
 
 
 def test_a_cluster_that_does_not_answer_is_told() -> None:
