@@ -73,6 +73,17 @@ class Killer:
             time.sleep(0.01)
 
 
+def listens(port: int) -> None:
+    """Wait until the server for clients, a process of its own, has started."""
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        with socket.socket() as knocking:
+            if knocking.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(f"Ray's server for clients does not listen on port {port}")
+
+
 def dies(number: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return number
@@ -134,6 +145,7 @@ def test_a_cluster_is_used_from_outside_through_its_client_port(
     settings = {"num_cpus": 2, "ray_client_server_port": port, **MEMORY}
     machines = Cluster(initialize_head=True, head_node_args=settings)
     try:
+        listens(port)
         with RayCluster(f"ray://127.0.0.1:{port}") as outside:
             assert list(outside.map(squared, range(20))) == [n * n for n in range(20)]
             with pytest.raises(InputError, match=r"^-1 is negative$"):
