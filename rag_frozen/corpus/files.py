@@ -11,11 +11,13 @@ import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from typing import IO, Literal, cast
 
 from rag_frozen.corpus.collections import beir_corpus
+from rag_frozen.corpus.remote import open_bytes, source_path
 from rag_frozen.corpus.rows import (
     DPR_COLUMNS,
     Row,
@@ -56,7 +58,7 @@ def expand_sources(sources: Sources) -> tuple[Path, ...]:
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     files: list[Path] = []
-    for source in map(Path, given):
+    for source in map(source_path, given):
         if source.is_dir():
             files += _files_in(source)
         elif source.exists():
@@ -226,8 +228,19 @@ def _lines(path: Path) -> Generator[Line, None, None]:
 
 def _open(path: Path) -> IO[bytes]:
     """Open a file for reading bytes, decompressed when it begins as gzip does."""
-    handle = path.open("rb")
+    handle = open_bytes(path)
     if handle.peek(2)[:2] == _GZIP_MAGIC:
-        handle.close()
-        return cast(IO[bytes], gzip.open(path, "rb"))
+        return cast(IO[bytes], _Gzip(handle))
     return handle
+
+
+class _Gzip(gzip.GzipFile):
+    """Closes the file that it reads."""
+
+    def __init__(self, handle: BufferedReader) -> None:
+        super().__init__(fileobj=handle, mode="rb")
+        self._handle = handle
+
+    def close(self) -> None:
+        super().close()
+        self._handle.close()

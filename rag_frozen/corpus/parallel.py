@@ -1,6 +1,6 @@
 """A function over many items in several processes, in order and in bounded memory.
 
-Knows nothing about what is computed.
+Knows nothing about what is computed. An :class:`Executor` does the same on other machines.
 """
 
 from __future__ import annotations
@@ -12,15 +12,30 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rag_frozen.errors import InputError, RagFrozenError
 
-__all__ = ["ordered_map", "usable_cores"]
+__all__ = ["Executor", "ordered_map", "usable_cores"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _AHEAD = 3  # items a process that may wait for it
+
+
+class Executor(Protocol):
+    """Runs functions elsewhere than on this machine's cores."""
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, device: bool = False
+    ) -> Iterator[Result]:
+        """Yield ``function(item)`` for each item, in their order, with a bounded number in flight.
+
+        ``function``, items and results must be picklable, and ``function`` may be called twice with
+        one item, where a worker dies. ``device``: a GPU is of use to it. What ``function`` raises
+        is raised here.
+        """
+        ...
 
 
 def ordered_map(

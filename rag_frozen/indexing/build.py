@@ -28,6 +28,7 @@ from rag_frozen.artifacts import (
     write_artifact,
 )
 from rag_frozen.corpus import ArrowPassageStore, build_corpus_from, open_corpus
+from rag_frozen.corpus.parallel import Executor
 from rag_frozen.errors import (
     ArtifactDamagedError,
     ArtifactMismatchError,
@@ -51,6 +52,7 @@ from rag_frozen.indexing.dense import (
     resolve_dense,
     share_finished,
 )
+from rag_frozen.indexing.executors import open_executor, refuse_address, shards_on
 from rag_frozen.indexing.fitting import refuse_what_cannot_fit
 from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.indexing.tuning_queries import tuning_texts
@@ -129,17 +131,20 @@ def build_index(
     """Build the recipe's artifacts, or find those that are there.
 
     Raises:
-        InputError, DataFormatError: when the corpus' files cannot be used.
+        InputError, DataFormatError: when the corpus' files, the executor or an address as ``root``
+            cannot be used.
         ModelMissingError: when an encoder is not at hand.
         StorageError: when the disk is full, or a dense index fits neither disk nor memory; what was
             finished stays.
     """
-    corpus = _corpus(recipe, root, report)
-    parts = [corpus]
-    if recipe.bm25 is not None:
-        parts.append(build_bm25_part(recipe, corpus, root, report))
-    if recipe.dense is not None:
-        parts.append(_dense(recipe, corpus, root, report))
+    refuse_address(artifact_root(root))
+    with open_executor(recipe.executor) as executor:
+        corpus = _corpus(recipe, root, report, executor)
+        parts = [corpus]
+        if recipe.bm25 is not None:
+            parts.append(build_bm25_part(recipe, corpus, root, report))
+        if recipe.dense is not None:
+            parts.append(_dense(recipe, corpus, root, report, executor))
     mark_current(corpus.folder)
     return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
@@ -261,13 +266,16 @@ def _agreeing(built: BuiltIndex, part: BuiltPart) -> Manifest:
     return manifest
 
 
-def _corpus(recipe: IndexRecipe, root: Path | None, report: Report) -> BuiltPart:
+def _corpus(
+    recipe: IndexRecipe, root: Path | None, report: Report, executor: Executor | None
+) -> BuiltPart:
     began = time.perf_counter()
     told = _step(report, "corpus")
     if isinstance(recipe.corpus, LuceneCorpus):
         artifact = corpus_from_lucene(recipe.corpus, root, name=recipe.name, progress=told)
     else:
-        artifact = build_corpus_from(corpus_source(recipe), root, name=recipe.name, progress=told)
+        source = corpus_source(recipe, executor=executor)
+        artifact = build_corpus_from(source, root, name=recipe.name, progress=told)
     return found_part(artifact.folder, "corpus", time.perf_counter() - began, artifact.reused)
 
 
@@ -298,7 +306,13 @@ def build_bm25_part(
     return found_part(target, "bm25", time.perf_counter() - began)
 
 
-def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Report) -> BuiltPart:
+def _dense(
+    recipe: IndexRecipe,
+    corpus: BuiltPart,
+    root: Path | None,
+    report: Report,
+    executor: Executor | None,
+) -> BuiltPart:
     assert recipe.dense is not None
     encoder = make_encoder(recipe.dense.encoder)
     chosen = resolve_dense(recipe.dense, corpus.n_passages)
@@ -317,6 +331,16 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
         share_finished(root, name=name, recipe=settings, inputs=inputs, into=shards)
         there = sum(path.stat().st_size for path in shards.glob("*") if path.is_file())
         refuse_what_cannot_fit(chosen, len(store), encoder.width, folder=shards, there=there)
+        elsewhere = None
+        if executor is not None:
+            elsewhere = shards_on(
+                executor,
+                make_encoder,
+                recipe.dense.encoder,
+                digest=encoder.digest,
+                dtype=chosen.vectors,
+                folder=shards,
+            )
         count, ids = encode_corpus(
             shards,
             (passage for batch in store.iter_passages() for passage in batch),
@@ -325,6 +349,7 @@ def _dense(recipe: IndexRecipe, corpus: BuiltPart, root: Path | None, report: Re
             shard_size=chosen.shard_size,
             dtype=chosen.vectors,
             progress=lambda done: report("dense index", done, len(store)),
+            elsewhere=elsewhere,
         )
         measures = build_search(
             chosen,

@@ -70,7 +70,7 @@ def sample_corpus(recipe: IndexRecipe, *, n: int, work: Path) -> CorpusSample:
     return _sample(recipe.name, passages, max(total, len(passages)), whole, spent)
 
 
-def _of_files(name: str, corpus: FilesCorpus, path: Path, n: int) -> CorpusSample:
+def _of_files(name: str, corpus: FilesCorpus, path: Path | str, n: int) -> CorpusSample:
     files = expand_sources(path)
     rows = [_rows_in(file) for file in files]
     total = sum(rows)

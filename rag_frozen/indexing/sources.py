@@ -9,6 +9,7 @@ from rag_frozen.corpus.folders import read_folder
 from rag_frozen.corpus.hub import HubDataset, count_rows, read_dataset, resolve_revision
 from rag_frozen.corpus.mediawiki.articles import Cutting
 from rag_frozen.corpus.mediawiki.reader import DumpSource
+from rag_frozen.corpus.parallel import Executor
 from rag_frozen.corpus.readers import read_passages
 from rag_frozen.corpus.sources import CorpusSource, RowSource
 from rag_frozen.errors import RecipeError
@@ -19,12 +20,15 @@ from rag_frozen.recipes.index import FilesCorpus, IndexRecipe, LuceneCorpus, Poc
 __all__ = ["corpus_source"]
 
 
-def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> CorpusSource:
+def corpus_source(
+    recipe: IndexRecipe, *, processes: int | None = None, executor: Executor | None = None
+) -> CorpusSource:
     """Return the source of a recipe's passages.
 
     Args:
         recipe: whose corpus is asked for.
         processes: in place of the recipe's.
+        executor: parses a dump's pages in place of processes of this machine.
 
     Raises:
         RecipeError: when the recipe names no file or folder.
@@ -50,6 +54,7 @@ def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> Corpu
                 processes=processes or settings.processes,
                 damaged=settings.damaged,
                 selection=settings.selection(),
+                executor=executor,
             )
         case LuceneCorpus():
             raise RecipeError(
@@ -59,7 +64,7 @@ def corpus_source(recipe: IndexRecipe, *, processes: int | None = None) -> Corpu
         case HubCorpus():
             return _hub(settings)
         case FolderCorpus():
-            folder = _named(recipe.name, settings.path)
+            folder = Path(_named(recipe.name, settings.path))
             return RowSource(
                 read_folder(folder, endings=settings.endings, strict=settings.strict),
                 chunk_words=settings.chunk_words,
@@ -89,7 +94,7 @@ def _hub(settings: HubCorpus) -> RowSource:
     )
 
 
-def _named(name: str, path: Path | None) -> Path:
+def _named(name: str, path: Path | str | None) -> Path | str:
     if path is None:
         raise RecipeError(
             f"The corpus of index recipe {name} is read from files, and none is named. "

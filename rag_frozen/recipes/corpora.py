@@ -6,19 +6,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rag_frozen.corpus.chunking import DPR_WORDS
 from rag_frozen.corpus.folders import DOCUMENT_ENDINGS
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.selection import Selection
+from rag_frozen.corpus.remote import is_address
 
-__all__ = ["ArticleSelection", "FolderCorpus", "HubCorpus", "MediaWikiCorpus"]
+__all__ = [
+    "ArticleSelection",
+    "DiskPath",
+    "FolderCorpus",
+    "HubCorpus",
+    "MediaWikiCorpus",
+    "Place",
+]
 
 _WIKI = WikiOptions()
 _SELECTION = Selection()
+
+
+def _place(value: object) -> object:
+    return Path(value) if isinstance(value, str) and not is_address(value) else value
+
+
+def _on_disk(value: object) -> object:
+    if is_address(value):
+        raise ValueError(
+            "documents and indexes are read from disks alone, not from an address such as this "
+            "(dumps and passage files are); mount the storage, or copy it"
+        )
+    return value
+
+
+Place = Annotated[Path | str, BeforeValidator(_place)]
+"""A path, or an address of fsspec as text (``s3://…``), see ``corpus.remote``."""
+
+DiskPath = Annotated[Path, BeforeValidator(_on_disk)]
+"""A path on a disk; an address is refused."""
 
 
 class _Frozen(BaseModel):
@@ -57,7 +85,7 @@ class MediaWikiCorpus(_Frozen):
     """
 
     kind: Literal["mediawiki"]
-    path: Path | None = None
+    path: Place | None = None
     namespaces: tuple[int, ...] = Field(_WIKI.namespaces, min_length=1)
     lists: bool = _WIKI.lists
     infoboxes: bool = _WIKI.infoboxes
@@ -113,7 +141,7 @@ class FolderCorpus(_Frozen):
     """
 
     kind: Literal["folder"]
-    path: Path | None = None
+    path: DiskPath | None = None
     endings: tuple[str, ...] = Field(DOCUMENT_ENDINGS, min_length=1)
     chunk_words: int = Field(DPR_WORDS, ge=10)
     at_sentences: bool = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rag_frozen.recipes.corpora import FolderCorpus, HubCorpus, MediaWikiCorpus
+from rag_frozen.recipes.corpora import DiskPath, FolderCorpus, HubCorpus, MediaWikiCorpus, Place
 
 __all__ = [
     "AutoDense",
@@ -17,15 +17,18 @@ __all__ = [
     "DenseSettings",
     "DprEncoderSettings",
     "EncoderSettings",
+    "ExecutorSettings",
     "FilesCorpus",
     "FlatDense",
     "HnswDense",
     "IndexRecipe",
     "IvfPqDense",
+    "LocalExecutor",
     "LuceneBm25",
     "LuceneCorpus",
     "LuceneIndex",
     "PocketCorpus",
+    "RayExecutor",
     "ScalarFp16Dense",
     "ScalarInt8Dense",
     "SentenceEncoderSettings",
@@ -46,14 +49,15 @@ class PocketCorpus(_Frozen):
 
 
 class FilesCorpus(_Frozen):
-    """Passages from files: JSONL or DPR's TSV, plain or gzipped; a file or a folder of files.
+    """Passages from files: JSONL or DPR's TSV, plain or gzipped; a file or a folder of files,
+    on a disk or at an address of fsspec (``s3://…``).
 
     ``chunk_words`` cuts longer documents into passages of so many words; without it each row is a
     passage. ``strict`` refuses malformed rows instead of counting them.
     """
 
     kind: Literal["files"]
-    path: Path | None = None
+    path: Place | None = None
     format: Literal["auto", "jsonl", "tsv"] = "auto"
     chunk_words: int | None = Field(None, ge=10)
     strict: bool = False
@@ -62,7 +66,7 @@ class FilesCorpus(_Frozen):
 class _LuceneFolder(_Frozen):
     """A Lucene index that is there: its folder, or the name of one of Pyserini's prebuilt ones."""
 
-    path: Path | None = None
+    path: DiskPath | None = None
     prebuilt: str | None = None
     heap_mb: int = Field(1024, ge=64)
 
@@ -228,11 +232,46 @@ ConcreteDense = FlatDense | ScalarFp16Dense | ScalarInt8Dense | IvfPqDense | Hns
 DenseSettings = Annotated[AutoDense | ConcreteDense, Field(discriminator="kind")]
 
 
+class LocalExecutor(_Frozen):
+    """This machine."""
+
+    kind: Literal["local"]
+
+
+class RayExecutor(_Frozen):
+    """A Ray cluster: blocks of a dump's pages and shards of vectors are made by its machines.
+
+    ``address`` is that of ``ray.init``: ``auto`` for the cluster that this machine belongs to,
+    ``ray://HOST:10001`` for another, none for a Ray of this machine's cores alone. A task takes
+    ``cpus_per_task``, one that encodes also ``gpus_per_task``. ``tasks_in_flight`` bounds what
+    waits; twice what the cluster runs at once where it is not given.
+    """
+
+    kind: Literal["ray"]
+    address: str | None = None
+    cpus_per_task: float = Field(1.0, gt=0)
+    gpus_per_task: float = Field(0.0, ge=0)
+    tasks_in_flight: int | None = Field(None, ge=1)
+
+
+ExecutorSettings = Annotated[LocalExecutor | RayExecutor, Field(discriminator="kind")]
+
+
 class IndexRecipe(_Frozen):
-    """A corpus and the indexes over it."""
+    """A corpus and the indexes over it.
+
+    ``executor`` says who builds them, by its kind alone or with settings; it is part of no
+    artifact's fingerprint.
+    """
 
     kind: Literal["index"]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     corpus: CorpusSettings
     bm25: Bm25Settings | None = None
     dense: DenseSettings | None = None
+    executor: ExecutorSettings = LocalExecutor(kind="local")
+
+    @field_validator("executor", mode="before")
+    @classmethod
+    def _kind_alone(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value

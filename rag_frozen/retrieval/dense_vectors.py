@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,11 +26,15 @@ from rag_frozen.types import Passage
 
 __all__ = [
     "IDS_NAME",
+    "MissingShard",
+    "ShardMaker",
     "StoredVectors",
     "VectorType",
     "encode_corpus",
+    "encode_passages",
     "encode_shards",
     "is_vector_file",
+    "write_shard",
 ]
 
 VectorType = Literal["float32", "float16", "bfloat16"]
@@ -42,6 +47,19 @@ _SUFFIX = {"float32": ".npy", "float16": ".npy", "bfloat16": ".safetensors"}
 _REBUILD = "Build the index again with: rag-frozen index build RECIPE"
 
 
+@dataclass(frozen=True, slots=True)
+class MissingShard:
+    """A shard that is to be made: its file, and its passages in order."""
+
+    path: Path
+    passages: tuple[Passage, ...]
+
+
+ShardMaker = Callable[[Iterable[MissingShard]], Iterator[int]]
+"""Makes shards elsewhere, in their order; yields the number of passages of each when its file is
+there."""
+
+
 def encode_corpus(
     folder: Path,
     passages: Iterable[Passage],
@@ -51,6 +69,7 @@ def encode_corpus(
     shard_size: int,
     dtype: VectorType = "float16",
     progress: Callable[[int], None] = lambda done: None,
+    elsewhere: ShardMaker | None = None,
 ) -> tuple[int, str]:
     """Encode passages into shards ``vectors-NNNNN`` and ``ids.arrow``.
 
@@ -63,6 +82,7 @@ def encode_corpus(
         shard_size: passages a shard.
         dtype: in which vectors are stored; numbers are rounded to the nearest, ties to even.
         progress: is told the number of passages done.
+        elsewhere: makes the shards in place of ``encoder``.
 
     Returns:
         Number of passages, and SHA-256 over their ids in order.
@@ -73,7 +93,7 @@ def encode_corpus(
     """
     ids = encode_shards(
         folder, passages, encoder, n_passages=n_passages, shard_size=shard_size, dtype=dtype,
-        progress=progress,
+        progress=progress, elsewhere=elsewhere,
     )  # fmt: skip
     return write_passage_ids(folder / IDS_NAME, ids)
 
@@ -88,6 +108,7 @@ def encode_shards(
     first: int = 0,
     dtype: VectorType = "float16",
     progress: Callable[[int], None] = lambda done: None,
+    elsewhere: ShardMaker | None = None,
 ) -> list[str]:
     """Encode passages into shards numbered from ``first`` on; arguments and errors as of
     :func:`encode_corpus`.
@@ -96,17 +117,20 @@ def encode_shards(
         The passages' ids in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stream = iter(passages)
     ids: list[str] = []
-    for shard in range(-(-n_passages // shard_size)):
-        wanted = min(shard_size, n_passages - shard * shard_size)
-        path = folder / f"{_NAME}-{first + shard:05d}{_SUFFIX[dtype]}"
-        batch = list(islice(stream, wanted))
-        ids += [passage.id for passage in batch]
-        if not path.exists() and batch:
-            done = partial(_forward, progress, shard * shard_size)
-            _write_shard(path, _encode(batch, encoder, dtype, done))
-        progress(len(ids))
+    places = _places(folder, n_passages, shard_size, first, dtype)
+    finished = sum(wanted for path, wanted in places if path.exists())
+    shards = _missing(places, passages, ids)
+    if elsewhere is None:
+        for shard in shards:
+            done = partial(_forward, progress, len(ids) - len(shard.passages))
+            write_shard(shard.path, encode_passages(shard.passages, encoder, dtype, done))
+            progress(len(ids))
+    else:
+        for count in elsewhere(shards):
+            finished += count
+            progress(finished)
+    progress(len(ids))
     if len(ids) != n_passages:
         raise ArtifactMismatchError(
             f"The corpus gave {len(ids):,} passages, {n_passages:,} were expected. "
@@ -230,13 +254,14 @@ class StoredVectors:
         return np.frombuffer(mapped, kind, offset=offset).reshape(count, width)
 
 
-def _encode(
+def encode_passages(
     passages: Sequence[Passage],
     encoder: Encoder,
     dtype: VectorType,
-    progress: Callable[[int], None],
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Vectors:
-    """Return fp32 vectors, or fp16 where they are stored so: half the memory."""
+    """Return the vectors of a shard ``[n, d]`` in fp32, or in fp16 where they are stored so: half
+    the memory. Arguments and errors as of :func:`encode_corpus`."""
     kind = "float16" if dtype == "float16" else "float32"
     vectors = np.empty((len(passages), encoder.width), dtype=kind)
     for start in range(0, len(passages), _CHUNK):
@@ -252,12 +277,36 @@ def _encode(
     return vectors
 
 
+def _places(
+    folder: Path, n_passages: int, shard_size: int, first: int, dtype: VectorType
+) -> list[tuple[Path, int]]:
+    """The files of all shards, and the number of passages in each."""
+    return [
+        (folder / f"{_NAME}-{first + number:05d}{_SUFFIX[dtype]}", min(shard_size, n_passages - at))
+        for number, at in enumerate(range(0, n_passages, shard_size))
+    ]
+
+
+def _missing(
+    places: Sequence[tuple[Path, int]], passages: Iterable[Passage], ids: list[str]
+) -> Iterator[MissingShard]:
+    """Yield the shards that are not there; the ids of all passages go into ``ids``."""
+    stream = iter(passages)
+    for path, wanted in places:
+        batch = tuple(islice(stream, wanted))
+        ids += [passage.id for passage in batch]
+        if not path.exists() and batch:
+            yield MissingShard(path, batch)
+
+
 def _forward(progress: Callable[[int], None], before: int, done: int) -> None:
     progress(before + done)
 
 
-def _write_shard(path: Path, vectors: Vectors) -> None:
-    unfinished = path.with_suffix(".partial")
+def write_shard(path: Path, vectors: Vectors, *, attempt: str = "") -> None:
+    """Write a shard under a temporary name, then rename it; its type is told by ``path``'s ending
+    and that of ``vectors: [n, d]``. ``attempt`` tells apart those who may write it at once."""
+    unfinished = path.with_suffix(f"{attempt}.partial")
     with unfinished.open("wb") as file:
         if path.suffix == ".npy":
             np.save(file, vectors, allow_pickle=False)

@@ -32,7 +32,7 @@ from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.pages import BrokenPage
 from rag_frozen.corpus.mediawiki.selection import SCORES, Selection, Selector
 from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
-from rag_frozen.corpus.parallel import ordered_map, usable_cores
+from rag_frozen.corpus.parallel import Executor, ordered_map, usable_cores
 from rag_frozen.corpus.readers import ReadProblem, ReadReport, SavedReading
 from rag_frozen.corpus.sources import REPORT
 from rag_frozen.corpus.unfinished import file_marks
@@ -65,6 +65,7 @@ class DumpSource:
         processes: int | None = 1,
         damaged: Literal["stop", "keep"] = "stop",
         selection: Selection | None = None,
+        executor: Executor | None = None,
     ) -> None:
         """Name a dump or a folder of dumps.
 
@@ -77,6 +78,8 @@ class DumpSource:
             damaged: ``stop`` raises where a dump breaks off or a page cannot be read, ``keep``
                 warns and goes on.
             selection: keeps the best articles alone, and their scores beside the passages.
+            executor: judges blocks of pages in place of processes of this machine; the files are
+                read here.
 
         Raises:
             InputError: when there is no such file.
@@ -87,6 +90,7 @@ class DumpSource:
         self._processes = suitable_processes(self.files) if processes is None else processes
         self._damaged = damaged
         self._selection = selection
+        self._executor = executor
         self._pages = 0
         self._file_bytes = 0
         self._articles = 0
@@ -283,7 +287,11 @@ class DumpSource:
             cutting=self._cutting,
             links=self._selection is not None,
         )
-        for judged in ordered_map(judge, self._blocks(), processes=self._processes):
+        if self._executor is None:
+            blocks = ordered_map(judge, self._blocks(), processes=self._processes)
+        else:
+            blocks = self._executor.map(judge, self._blocks())
+        for judged in blocks:
             if isinstance(judged, DumpDamage):
                 self._breaks_off(judged)
                 self._reach(judged.file)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 
+from rag_frozen.corpus.remote import open_bytes, source_path
 from rag_frozen.errors import DataFormatError, InputError
 
 __all__ = ["DumpDamage", "PageBlock", "RawPage", "expand_dumps", "page_blocks"]
@@ -78,7 +79,7 @@ def expand_dumps(source: str | Path) -> tuple[Path, ...]:
     Raises:
         InputError: when there is nothing.
     """
-    path = Path(source)
+    path = source_path(source)
     if not path.exists():
         raise InputError(f"There is no file or folder {path}. Check the path.")
     if not path.is_dir():
@@ -129,7 +130,7 @@ class _Reader:
     def chunks(self) -> Generator[None, None, None]:
         """Add a chunk to ``waiting`` at each step; damage ends them and is noted."""
         try:
-            with self.path.open("rb") as raw:
+            with open_bytes(self.path) as raw:
                 handle = _decompressing(raw)
                 while chunk := handle.read1(_CHUNK):
                     self.waiting += chunk
