@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from rag_frozen.recipes.loading import list_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +47,17 @@ def test_recipes_that_are_named_exist():
         for name in list_recipes(folder)  # type: ignore[arg-type]
     }
     assert {name for name in named if "-" in name or name == "pocket"} <= known
+
+
+@pytest.mark.parametrize(
+    "folder", ["benchmarks", "eval", "indexes", "pipelines", "pipelines/train"]
+)
+def test_every_file_of_a_folder_is_named_in_its_readme(folder: str):
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    files = [p for p in (ROOT / folder).iterdir() if p.suffix in (".py", ".yaml")]
+    assert files
+    named = [p.name if p.suffix == ".py" else p.stem for p in files]
+    assert [name for name in named if f"`{name}`" not in text] == []
 
 
 def test_continuous_integration_runs_the_readmes_test_command():
