@@ -58,7 +58,7 @@ def begin_classifier(minilm: Path, base: Path | None = None) -> Any:  # Any: a t
     """
     from transformers import AutoModelForSequenceClassification
 
-    with quiet_loading():
+    with quiet_loading(report=False):  # the score's layer is new
         classifier = AutoModelForSequenceClassification.from_pretrained(
             str(minilm), num_labels=1, use_safetensors=True
         )
