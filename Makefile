@@ -16,7 +16,7 @@ demo: $(PACKAGES)
 	@$(BIN)/rag-frozen demo
 
 test: $(PACKAGES)
-	@$(BIN)/python -m pytest -m "not soak"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 soak: $(PACKAGES)
 	@$(BIN)/python -m pytest -m soak -s
