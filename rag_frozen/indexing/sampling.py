@@ -54,7 +54,7 @@ def sample_corpus(recipe: IndexRecipe, *, n: int, work: Path) -> CorpusSample:
     """
     corpus = recipe.corpus
     if isinstance(corpus, FilesCorpus) and corpus.path is not None:
-        return _of_files(recipe.name, corpus, corpus.path, n)
+        return _of_files(recipe.name, corpus, corpus.path, n, work)
     source = corpus_source(recipe, processes=1)
     began = time.perf_counter()
     with closing(source):
@@ -70,7 +70,7 @@ def sample_corpus(recipe: IndexRecipe, *, n: int, work: Path) -> CorpusSample:
     return _sample(recipe.name, passages, max(total, len(passages)), whole, spent)
 
 
-def _of_files(name: str, corpus: FilesCorpus, path: Path | str, n: int) -> CorpusSample:
+def _of_files(name: str, corpus: FilesCorpus, path: Path | str, n: int, work: Path) -> CorpusSample:
     files = expand_sources(path)
     rows = [_rows_in(file) for file in files]
     total = sum(rows)
@@ -85,17 +85,13 @@ def _of_files(name: str, corpus: FilesCorpus, path: Path | str, n: int) -> Corpu
             strict=corpus.strict,
         )
         source = RowSource(reader, chunk_words=corpus.chunk_words)
-        found = list(source.passages(file.parent) if total <= n else _some(source, file, wanted))
-        passages += found
+        found = source.passages(work)
+        passages += found if total <= n else islice(found, wanted)
         rows_read += reader.report.kept + reader.report.malformed
     spent = time.perf_counter() - began
     whole = total <= n
     expected = len(passages) if whole else round(total * len(passages) / max(rows_read, 1))
     return _sample(name, passages, expected, whole, spent)
-
-
-def _some(source: RowSource, file: Path, wanted: int) -> list[Passage]:
-    return list(islice(source.passages(file.parent), wanted))
 
 
 def _sample(

@@ -82,8 +82,8 @@ class RetrieverTask:
         self._sources = [source for source in kept if source.rows]
         if not self._sources:
             raise InputError(
-                f"No question of the recipe has {settings.negatives} hard negatives. Mine more "
-                "with: rag-frozen mine --negatives N; or set negatives to fewer."
+                f"No question of the recipe has {settings.negatives} hard negatives. Mine from "
+                "more hits (rag-frozen mine QUESTIONS --k 100 --out FILE), or set fewer negatives."
             )
         self.device = device or torch.device("cpu")
         self.n_steps = -(-settings.examples // settings.batch_size)
