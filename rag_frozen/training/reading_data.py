@@ -48,7 +48,9 @@ class ReadingExample:
 class Mixture:
     """Shares of the kinds of examples. ``cloze_*`` fall in a line over the first ``cloze_until``
     of the training; the rest is reading, of which ``several`` hold more than one passage in the
-    end (none at the start); ``no_answer`` of those hold none that answers, and an empty target."""
+    end (none at the start); ``no_answer`` of those hold none that answers, and an empty target.
+    ``no_answer_alone`` of the questions with a single passage are shown a distractor in its
+    place, and have an empty target too."""
 
     cloze_start: float = 0.9
     cloze_end: float = 0.15
@@ -59,6 +61,7 @@ class Mixture:
     several: float = 0.4
     several_from: float = 0.4
     no_answer: float = 0.0
+    no_answer_alone: float = 0.0
     n_passages: int = 3
     crop: float = 0.5
 
@@ -147,10 +150,7 @@ class ReadingData:
         gold = row.passage
         if several:
             wanted = self.mixture.n_passages - 1
-            pool = [p for p in row.negatives if p.text != gold.text]
-            if len(pool) < wanted:
-                same = self._by_title.get(gold.title, [])
-                pool += [p for p in same if p.text != gold.text and row.answer not in p.text]
+            pool = self._distractors(row, wanted)
             chosen = rng.sample(pool, min(wanted, len(pool)))
             if chosen and self.mixture.no_answer and rng.random() < self.mixture.no_answer:
                 without = [p for p in chosen if row.answer.lower() not in p.text.lower()]
@@ -159,12 +159,26 @@ class ReadingData:
             passages = [gold, *chosen]
             rng.shuffle(passages)
             return self._written(row.question, row.answer, passages)
+        alone = self.mixture.no_answer_alone
+        if alone and start is None and row.answer not in ("yes", "no") and rng.random() < alone:
+            pool = self._distractors(row, 1)
+            if pool:
+                return self._written(row.question, "", [rng.choice(pool)])
         at = gold.text.find(row.answer) if start is None else start
         if at >= 0 and rng.random() < self.mixture.crop:
             n_words = rng.randint(40, 90)
             text = crop_around(gold.text, at, at + len(row.answer), n_words=n_words, rng=rng)
             gold = Passage(gold.id, gold.title, text)
         return self._written(row.question, row.answer, [gold])
+
+    def _distractors(self, row: ReadingRow, wanted: int) -> list[Passage]:
+        """The row's own, and where they are fewer than wanted those of its article."""
+        gold = row.passage
+        pool = [p for p in row.negatives if p.text != gold.text]
+        if len(pool) < wanted:
+            same = self._by_title.get(gold.title, [])
+            pool += [p for p in same if p.text != gold.text and row.answer not in p.text]
+        return pool
 
     def _written(self, question: str, answer: str, passages: Sequence[Passage]) -> ReadingExample:
         return ReadingExample(self.template.write(Question("", question), passages), answer)

@@ -86,6 +86,7 @@ class MixtureSettings(_Frozen):
     several: float = Field(0.4, ge=0, le=1)
     several_from: float = Field(0.4, ge=0, lt=1)
     no_answer: float = Field(0.0, ge=0, le=1)
+    no_answer_alone: float = Field(0.0, ge=0, le=1)
     n_passages: int = Field(3, ge=2)
     crop: float = Field(0.5, ge=0, le=1)
 

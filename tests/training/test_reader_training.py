@@ -246,6 +246,20 @@ def test_some_questions_have_no_answer_in_their_passages():
     assert all(without.example(n, 2_000).target for n in range(1_200, 2_000))
 
 
+def test_a_passage_alone_may_hold_no_answer_either():
+    plain = {"language_model": 0.0, "closed_book": 0.0, "yes_no": 0.0, "several": 0.0}
+    plain |= {"cloze_start": 0.0, "cloze_end": 0.0, "crop": 0.0}
+    made = [reading_data(**plain, no_answer_alone=1.0).example(n, 90) for n in range(90)]
+    answered = [reading_data(**plain).example(n, 90) for n in range(90)]
+    assert all(e.source.count("passage:") == 1 for e in made)
+    assert {e.target for e in made} == {""}
+    for silent, spoken in zip(made, answered, strict=True):  # the same draws before the passage
+        assert spoken.target in spoken.source
+        assert spoken.target not in silent.source
+    some = reading_data(**plain, no_answer_alone=0.3)
+    assert 60 < sum(not some.example(n, 400).target for n in range(400)) < 180
+
+
 def test_a_language_model_sees_no_question_answer_label():
     shares = load_recipe("pocket-lm", ReaderTraining, folder="pipelines/train").mixture
     data = reading_data(**shares.model_dump())
