@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_frozen.corpus.store import ArrowPassageStore, write_store
+from rag_frozen.corpus.store import ArrowPassageStore
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.types import Passage
 
 LOOKUPS = 20_000

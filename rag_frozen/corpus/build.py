@@ -27,7 +27,8 @@ from rag_frozen.corpus.readers import (
     read_passages,
 )
 from rag_frozen.corpus.sources import CorpusSource, RowSource
-from rag_frozen.corpus.store import ArrowPassageStore, StoreSummary, StoreWriter
+from rag_frozen.corpus.store import ArrowPassageStore
+from rag_frozen.corpus.store_writing import StoreSummary, StoreWriter
 from rag_frozen.corpus.unfinished import UnfinishedCorpus
 from rag_frozen.errors import InputError
 

@@ -21,7 +21,7 @@ from rag_frozen.artifacts import (
     write_artifact,
 )
 from rag_frozen.corpus import ArrowPassageStore, CorpusArtifact, ReadReport, open_corpus
-from rag_frozen.corpus.store import write_store
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, ArtifactMissingError
 from rag_frozen.recipes.index import (
     Bm25Settings,

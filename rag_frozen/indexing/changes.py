@@ -27,7 +27,7 @@ from rag_frozen.artifacts import (
     write_artifact,
 )
 from rag_frozen.corpus import ArrowPassageStore, open_corpus
-from rag_frozen.corpus.store import write_changed_store
+from rag_frozen.corpus.store_writing import write_changed_store
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.indexing.build import (
     BuiltIndex,

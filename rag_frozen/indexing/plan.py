@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_frozen.artifacts import artifact_root
-from rag_frozen.corpus.store import write_store
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.indexing.bm25 import build_engine
 from rag_frozen.indexing.build import make_encoder
 from rag_frozen.indexing.dense import resolve_dense

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_frozen.corpus import ArrowPassageStore
-from rag_frozen.corpus.store import write_store
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.errors import UnknownPassageError
 from rag_frozen.protocols import PassageStore
 from rag_frozen.retrieval.lucene_build import build_lucene

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from rag_frozen.artifacts import fingerprint, load_manifest, verify
-from rag_frozen.corpus import build_corpus, open_corpus, read_passages
+from rag_frozen.corpus import build_corpus, open_corpus, read_passages, store_writing
 from rag_frozen.corpus import store as store_module
 from rag_frozen.corpus.ids import ids_digest
-from rag_frozen.corpus.store import ArrowPassageStore, write_store
+from rag_frozen.corpus.store import ArrowPassageStore
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.errors import ArtifactDamagedError, InputError, StorageError, UnknownPassageError
 from rag_frozen.types import Passage
 
@@ -179,6 +180,7 @@ def test_ids_of_one_hash_are_told_apart_by_the_id_itself(
         return np.array([len(one) for one in ids], dtype=np.uint64)
 
     monkeypatch.setattr(store_module, "hash_ids", colliding)
+    monkeypatch.setattr(store_writing, "hash_ids", colliding)
     write_store(tmp_path, PASSAGES)
     store = ArrowPassageStore(tmp_path)
     asked = PASSAGES[4_990:] + PASSAGES[:10]

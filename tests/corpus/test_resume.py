@@ -29,7 +29,7 @@ from rag_frozen.corpus.mediawiki.reader import DumpSource
 from rag_frozen.corpus.mediawiki.selection import Selection
 from rag_frozen.corpus.readers import read_passages
 from rag_frozen.corpus.sources import CorpusSource, RowSource
-from rag_frozen.corpus.store import StoreWriter
+from rag_frozen.corpus.store_writing import StoreWriter
 from rag_frozen.errors import InputError, StorageError
 from rag_frozen.types import Passage
 

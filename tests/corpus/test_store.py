@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rag_frozen.artifacts import verify
 from rag_frozen.corpus import ArrowPassageStore, build_corpus, chunk_text, open_corpus
 from rag_frozen.corpus.ids import ids_digest
-from rag_frozen.corpus.store import write_changed_store, write_store
+from rag_frozen.corpus.store_writing import write_changed_store, write_store
 from rag_frozen.errors import (
     ArtifactDamagedError,
     DataFormatError,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_frozen.corpus.store import ArrowPassageStore, write_store
+from rag_frozen.corpus.store import ArrowPassageStore
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.errors import DataFormatError, InputError, UnknownPassageError
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run, write_trec_run
 from rag_frozen.types import Hit, Passage, Question, sort_hits
