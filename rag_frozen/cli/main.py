@@ -334,7 +334,8 @@ def _told(error: Exception) -> int:
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of typer's
         message = str(error.format_message()).strip()
         if message:  # there is none where the help was printed instead
-            print(f"rag-frozen: {message} Try --help.", file=sys.stderr)
+            end = "" if message.endswith((".", "?")) else "."
+            print(f"rag-frozen: {message}{end} Try --help.", file=sys.stderr)
         return InputError.exit_code
     print(
         f"rag-frozen: unexpected {type(error).__name__}: {error}. For the traceback run: "
