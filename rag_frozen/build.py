@@ -221,7 +221,7 @@ def _retriever(
             from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 
             run = read_trec_run(settings.run)
-            scores = {stage: read_trec_run(path) for stage, path in settings.scores.items()}
+            scores = {str(stage): read_trec_run(path) for stage, path in settings.scores.items()}
             name = str(settings.run)
             return ReplayRetriever(run, name=name, store=store, scores=scores), settings.k
         case recipes.Fusion():

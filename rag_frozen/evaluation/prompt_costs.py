@@ -53,10 +53,12 @@ def prompt_flops(head: Head, rows: Sequence[ScoredAnswer]) -> PromptCost:
         return PromptCost(trained, None, 0, 0.0, 0.0)
     encoder, n = head.encoder, max(1, len(rows))
     if head.reads == "question":
-        lengths = [len(encoder.tokens(row.question)) for row in rows for _ in range(row.readings)]
+        of_row = [float(len(encoder.tokens(row.question))) for row in rows]
     else:
-        each = [(row.prompt_tokens / row.readings, row.readings) for row in rows]
-        lengths = [min(length, encoder.max_tokens) for length, times in each for _ in range(times)]
+        of_row = [min(row.prompt_tokens / row.readings, encoder.max_tokens) for row in rows]
+    lengths = [
+        length for length, row in zip(of_row, rows, strict=True) for _ in range(row.readings)
+    ]
     learned = head.module.config.encoder_prompt
     work = sum(generator_flops(head.module, length + learned) for length in lengths) / n
     tokens = 0.0

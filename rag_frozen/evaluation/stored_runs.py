@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rag_frozen.artifacts import load_manifest, storage_errors, temporary_folder
 from rag_frozen.errors import ArtifactMissingError, InputError
@@ -71,7 +72,7 @@ def stored_scores(run: Path) -> dict[str, Path]:
     """
     if run.is_file():
         return {}
-    recipe = load_manifest(run, kind="run").recipe
+    recipe: dict[str, Any] = dict(load_manifest(run, kind="run").recipe)  # Any: JSON values
     found = {
         stage: run / stage_run(stage)
         for stage in ("retrieve", "bm25", "dense", "replay")
