@@ -21,6 +21,7 @@ from rag_frozen.indexing.build import build_index as build_index_recipe
 from rag_frozen.models.source import resolve_model
 from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.normalization import normalize_answer
+from rag_frozen.packing.each import EachPacker, PassagePrior
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.pipeline import (
     KeepOrder,
@@ -29,12 +30,14 @@ from rag_frozen.pipeline import (
     NoReader,
     NoRetrieval,
     Pipeline,
+    Weigh,
 )
 from rag_frozen.prompting.bank import PromptBank
 from rag_frozen.prompting.ensemble import EnsembleReader
 from rag_frozen.prompting.loading import load_prompt
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.reader.confidence import calibrated
+from rag_frozen.reader.each import EachReader
 from rag_frozen.reader.make import make_reader
 from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe
@@ -42,7 +45,7 @@ from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.retrieval.dense_encoders import Encoder
 from rag_frozen.retrieval.fusion import Fuse
 
-__all__ = ["build_index", "fuse_by", "load_pipeline"]
+__all__ = ["as_read", "build_index", "fuse_by", "load_pipeline"]
 
 
 def load_pipeline(
@@ -78,6 +81,7 @@ def load_pipeline(
     reranker, depth = (KeepOrder(), k) if until == "retrieve" else _reranker(settings, k)
     stages = (NoPacking(), NoReader(), None)
     packer, reader, prompts = _reading(settings, retriever) if until == "read" else stages
+    packer, reader, weigh = as_read(settings, packer, reader)
     return Pipeline(
         name=settings.name,
         store=store,
@@ -91,6 +95,31 @@ def load_pipeline(
         artifacts={part.role: part.fingerprint for part in built.parts} if built else {},
         prompts=prompts,
         confidence=partial(calibrated, **settings.confidence.model_dump()),
+        weigh=weigh,
+    )
+
+
+def as_read(
+    settings: recipes.PipelineRecipe, packer: Packer, reader: Reader
+) -> tuple[Packer, Reader, Weigh]:
+    """Turn the stages that read a prompt of all passages into those of the recipe's ``reading``.
+
+    Args:
+        settings: of the pipeline.
+        packer: of the main path; with another one nothing is read, and nothing changes.
+        reader: reads prompts.
+
+    Returns:
+        Packer and reader, and what writes each passage's weight into a context.
+    """
+    reading = settings.reading
+    if not isinstance(reading, recipes.EachReading) or not isinstance(packer, GreedyPacker):
+        return packer, reader, lambda context, rankings: context
+    known = recipes.score_stages(settings.retrieval, settings.reranker)
+    return (
+        EachPacker(packer),
+        EachReader(reader, normalize=normalize_answer, never_empty=reading.never_empty),
+        PassagePrior(known.get(reading.scores, "retrieve"), reading.weight),
     )
 
 
@@ -192,7 +221,9 @@ def _retriever(
             from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 
             run = read_trec_run(settings.run)
-            return ReplayRetriever(run, name=str(settings.run), store=store), settings.k
+            scores = {str(stage): read_trec_run(path) for stage, path in settings.scores.items()}
+            name = str(settings.run)
+            return ReplayRetriever(run, name=name, store=store, scores=scores), settings.k
         case recipes.Fusion():
             from rag_frozen.retrieval.fusion import FusionRetriever
 

@@ -19,6 +19,7 @@ from rag_frozen.errors import InputError
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.reader.spelling import occurrences
 from rag_frozen.retrieval.fusion import FusionRetriever
+from rag_frozen.retrieval.replay import ReplayRetriever
 from rag_frozen.types import (
     Answer,
     Context,
@@ -43,11 +44,15 @@ __all__ = [
     "NoRetrieval",
     "Pipeline",
     "Prepared",
+    "Weigh",
     "as_questions",
 ]
 
 MAX_QUESTION_WORDS = 1_000
 """Longer questions are refused: no reader's window holds them beside passages."""
+
+Weigh = Callable[[Context, Mapping[str, Ranking]], Context]
+"""Writes into a context what each passage counts, given the rankings by stage."""
 
 
 class NoRetrieval:
@@ -145,6 +150,7 @@ class Pipeline:
         artifacts: Mapping[str, str] | None = None,
         prompts: PromptBank | None = None,
         confidence: Callable[[float], float] = lambda probability: probability,
+        weigh: Weigh = lambda context, rankings: context,
     ) -> None:
         """Put stages together.
 
@@ -156,6 +162,8 @@ class Pipeline:
             artifacts: role -> fingerprint of what the stages stand on.
             prompts: the soft prompts that condition the reader, where it has a place for them.
             confidence: makes a confidence of an answer's probability.
+            weigh: where passages are read one by one, writes into a context what each of them
+                counts, by the rankings of all stages.
         """
         self.name = name
         self.store = store
@@ -169,6 +177,7 @@ class Pipeline:
         self.artifacts = dict(artifacts or {})
         self._prompts = prompts
         self._confidence = confidence
+        self._weigh = weigh
 
     @property
     def prompts(self) -> PromptBank:
@@ -234,7 +243,12 @@ class Pipeline:
             reranked = self.reranker.rerank(questions, candidates)
         with clock.stage("pack"):
             best_first = [_reorder(*pair) for pair in zip(candidates, reranked, strict=True)]
-            contexts = self.packer.pack(questions, best_first)
+            contexts = [
+                self._weigh(context, self._stages(*found, scores))
+                for context, found, scores in zip(
+                    self.packer.pack(questions, best_first), retrieved, reranked, strict=True
+                )
+            ]
         return Prepared(retrieved, reranked, best_first, contexts, clock.seconds)
 
     def read(self, prepared: Prepared) -> list[Answer]:
@@ -258,12 +272,12 @@ class Pipeline:
                 text=generation.text,
                 confidence=self._confidence(math.exp(min(generation.logprob, 0.0))),
                 hits=_final_ranking(ranking, scores),
-                rankings=(*parts.items(), ("retrieve", ranking)),
+                rankings=_before(ranking, parts),
                 evidence=_evidence(
-                    generation.text,
+                    generation,
                     context.passage_ids,
                     {passage.id: passage for passage in passages},
-                    {"retrieve": ranking, **parts, **self._rerank_scores(scores)},
+                    self._stages(ranking, parts, scores),
                 ),
                 seconds=seconds,
                 context=context,
@@ -296,14 +310,18 @@ class Pipeline:
         return replace(prepared, contexts=contexts)
 
     def _retrieve(self, asked: Sequence[Question]) -> list[tuple[Ranking, dict[str, Ranking]]]:
-        """Rankings, and beside a fused one those that it was fused from."""
-        if isinstance(self.retriever, FusionRetriever):
-            fused = self.retriever.retrieve_parts(asked)
-            return [(ranking[: self.k], parts) for ranking, parts in fused]
+        """Rankings, and beside a fused or stored one those that it was made from."""
+        if isinstance(self.retriever, FusionRetriever | ReplayRetriever):
+            made = self.retriever.retrieve_parts(asked)
+            return [(ranking[: self.k], parts) for ranking, parts in made]
         return [(ranking, {}) for ranking in self.retriever.retrieve(asked, k=self.k)]
 
-    def _rerank_scores(self, ranking: Ranking) -> dict[str, Ranking]:
-        return {} if isinstance(self.reranker, KeepOrder) else {"rerank": ranking}
+    def _stages(
+        self, retrieved: Ranking, parts: Mapping[str, Ranking], reranked: Ranking
+    ) -> dict[str, Ranking]:
+        """The rankings that have scores, by stage; the reranker's where there is one."""
+        scored = {} if isinstance(self.reranker, KeepOrder) else {"rerank": reranked}
+        return {"retrieve": retrieved, **parts, **scored}
 
     def _fetch(self, rankings: Sequence[Ranking]) -> list[list[Passage]]:
         heads = [ranking[: self.rerank_depth] for ranking in rankings]
@@ -346,12 +364,21 @@ def _reorder(passages: Sequence[Passage], ranking: Ranking) -> list[Passage]:
     return [by_id[hit.passage_id] for hit in ranking]
 
 
+def _before(retrieved: Ranking, parts: Mapping[str, Ranking]) -> tuple[tuple[str, Ranking], ...]:
+    """What came before the final ranking; a stored run may tell what was retrieved for it."""
+    made = {name: part for name, part in parts.items() if name not in ("retrieve", "rerank")}
+    return (*made.items(), ("retrieve", parts.get("retrieve", retrieved)))
+
+
 def _evidence(
-    text: str,
+    generation: Generation,
     passage_ids: Sequence[str],
     passages: Mapping[str, Passage],
     stages: Mapping[str, Ranking],
 ) -> tuple[Evidence, ...]:
+    """The passages that were read, as they stood in the prompt; those that were read one by one as
+    they agree with the answer."""
+    own = {one.passage_id: one for one in generation.alone}
     scores = {name: {hit.passage_id: hit.score for hit in hits} for name, hits in stages.items()}
     return tuple(
         Evidence(
@@ -361,9 +388,10 @@ def _evidence(
                 for name, of_stage in scores.items()
                 if passage_id in of_stage
             ),
-            offsets=occurrences(text, passages[passage_id].text),
+            offsets=occurrences(generation.text, passages[passage_id].text),
+            own=own.get(passage_id),
         )
-        for passage_id in passage_ids
+        for passage_id in own or passage_ids
     )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "Passage",
     "Question",
     "Ranking",
+    "ReadAlone",
     "sort_hits",
 ]
 
@@ -82,6 +83,10 @@ class Context:
     ``prompt`` is the whole text (template, passages, question); ``n_tokens`` its length in the
     reader's tokens, special tokens included; ``kept`` in the order in which they stand there.
     ``soft_prompt`` names the soft prompt that conditions the reader, where it has several.
+
+    Where passages are read one by one, ``alone`` holds a context for each of them, and ``prompt``
+    and ``n_tokens`` are those of all of them together; ``logprior`` is the natural logarithm of
+    what the passage of such a context counts beside the others, p(z|x).
     """
 
     question: Question
@@ -90,6 +95,8 @@ class Context:
     kept: tuple[Kept, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     soft_prompt: str | None = None
+    alone: tuple[Context, ...] = ()
+    logprior: float = 0.0
 
     @property
     def passage_ids(self) -> tuple[str, ...]:
@@ -101,12 +108,33 @@ class Context:
 class Generation:
     """What the reader wrote: the text, the sum of its tokens' natural-log probabilities (end
     token included), the number of tokens, and why it stopped: ``end``, ``newline`` or
-    ``length``."""
+    ``length``.
+
+    Where passages were read one by one, ``alone`` holds what was written for each, those that
+    agree with the answer first, then the others, the weightiest first; ``logprob`` is then the
+    logarithm of their weighted sum of probabilities, and ``n_tokens`` counts all that was written.
+    """
 
     text: str
     logprob: float
     n_tokens: int
     stop: str
+    alone: tuple[ReadAlone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAlone:
+    """What the reader wrote for one passage alone, and the natural logarithm of what the passage
+    counted beside the others."""
+
+    passage_id: str
+    generation: Generation
+    logprior: float
+
+    @property
+    def logjoint(self) -> float:
+        """log(p(z|x) p(y|x,z)): the passage's share in the probability of what was written."""
+        return self.logprior + self.generation.logprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +143,14 @@ class Evidence:
 
     ``scores`` holds (stage, score) pairs in the order of the stages; ``offsets`` the half-open
     character ranges of ``passage.text`` at which the answer's text occurs (empty when it does
-    not, as with a paraphrased or a yes/no answer).
+    not, as with a paraphrased or a yes/no answer). ``own`` is what the reader wrote for this
+    passage alone, where passages are read one by one.
     """
 
     passage: Passage
     scores: tuple[tuple[str, float], ...]
     offsets: tuple[tuple[int, int], ...] = ()
+    own: ReadAlone | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +159,11 @@ class Answer:
 
     ``text`` is empty when the reader says that the passages hold no answer. ``confidence`` is in
     [0, 1]: the probability that the reader gives to its own answer, e raised to the generation's
-    ``logprob``, or what the pipeline's calibration makes of it. ``abstained`` is true when the
-    answer was withheld because its confidence is below what was asked for. ``hits`` is the final
-    ranking (after reranking when there is a reranker); ``rankings`` holds (stage, ranking) pairs of
-    what came before it: ``retrieve``, and beside a fused ranking each of those that it was fused
-    from.
+    ``logprob`` (over all passages, where each is read alone), or what the pipeline's calibration
+    makes of it. ``abstained`` is true when the answer was withheld because its confidence is below
+    what was asked for. ``hits`` is the final ranking (after reranking when there is a reranker);
+    ``rankings`` holds (stage, ranking) pairs of what came before it: ``retrieve``, and beside a
+    fused ranking each of those that it was fused from.
     ``seconds`` holds (stage, seconds) pairs; a batch's time is shared out evenly among its
     questions.
     """

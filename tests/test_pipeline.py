@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from rag_frozen.errors import InputError
+from rag_frozen.normalization import normalize_answer
+from rag_frozen.packing.each import EachPacker, PassagePrior
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.pipeline import KeepOrder, NoPassages, NoRetrieval, Pipeline, as_questions
+from rag_frozen.reader.each import EachReader
 from rag_frozen.types import Context, Generation, Hit, Passage, Question, Ranking
 
 PASSAGES = {
@@ -127,3 +130,70 @@ def test_a_question_that_cannot_be_asked_is_refused(question: object, said: str)
 def test_a_bare_string_is_no_list_of_questions():
     with pytest.raises(InputError, match="use ask"):
         as_questions("who wrote hamlet")
+
+
+def reading_each(**changes: object) -> Pipeline:
+    """Every passage is read alone; the reader says its text's first word."""
+    plain = pipeline()
+    assert isinstance(plain.packer, GreedyPacker)
+    parts: dict[str, object] = {
+        "packer": EachPacker(plain.packer),
+        "reader": EachReader(Echo(), normalize=normalize_answer),
+        "weigh": PassagePrior("retrieve", 2.0),
+    }
+    return pipeline(**{**parts, **changes})
+
+
+def test_passages_read_one_by_one_are_evidence_with_their_own_answers():
+    answer = reading_each().ask("which city")
+    # p1 is first by the reranker, p0 by retrieval, whose scores count: e^(2 * 3) to e^(2 * 2).
+    assert answer.text == "Paris"
+    assert [e.passage.id for e in answer.evidence] == ["p0", "p1"]
+    assert [e.own.generation.text for e in answer.evidence if e.own] == ["Paris", "Rome"]
+    assert dict(answer.evidence[0].scores) == {"retrieve": 3.0, "rerank": 19.0}
+    prior = math.exp(6) / (math.exp(6) + math.exp(4))
+    assert answer.confidence == pytest.approx(prior * math.exp(-0.5), abs=1e-12)
+    assert answer.context is not None
+    assert answer.context.passage_ids == ("p1", "p0")
+    assert answer.evidence[0].offsets == ((0, 5),)
+    by_rerank = reading_each(weigh=PassagePrior("rerank", 1.0)).ask("which city")
+    assert by_rerank.text == "Rome"
+
+
+def test_of_one_passage_reading_alone_answers_as_packing_does():
+    [packed], [alone] = (
+        made.answer(["which city"])
+        for made in (pipeline(rerank_depth=1), reading_each(rerank_depth=1))
+    )
+    assert (alone.text, alone.confidence, alone.hits) == (
+        packed.text,
+        packed.confidence,
+        packed.hits,
+    )
+    assert [(e.passage, e.scores, e.offsets) for e in alone.evidence] == [
+        (e.passage, e.scores, e.offsets) for e in packed.evidence
+    ]
+
+
+def test_a_batch_of_passages_read_one_by_one_is_one_call_and_closed_book_needs_none():
+    reader = Echo()
+    made = reading_each(reader=EachReader(reader, normalize=normalize_answer))
+    answers = made.answer(["one", "two", "three"])
+    assert reader.calls == 1
+    assert [a.text for a in answers] == ["Paris"] * 3
+    book = reading_each(retriever=NoRetrieval(), store=NoPassages()).ask("which city")
+    assert (book.text, book.evidence) == ("", ())
+
+
+def test_an_answer_over_all_passages_is_withheld_below_the_asked_confidence():
+    sure = reading_each().ask("which city").confidence
+    assert not reading_each().ask("which city", min_confidence=sure - 1e-9).abstained
+    withheld = reading_each().ask("which city", min_confidence=sure + 1e-9)
+    assert (withheld.text, withheld.abstained) == ("", True)
+    assert withheld.generation is not None
+    assert withheld.generation.text == "Paris"
+
+
+def test_scores_that_no_stage_gives_are_told():
+    with pytest.raises(InputError, match=r"no scores of the stage dense.*retrieve, rerank"):
+        reading_each(weigh=PassagePrior("dense", 1.0)).ask("which city")

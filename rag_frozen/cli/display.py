@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rag_frozen.types import Answer, Evidence
+from rag_frozen.types import Answer, Evidence, ReadAlone
 
 if TYPE_CHECKING:
     from rag_frozen.corpus.build import CorpusArtifact
@@ -42,11 +43,21 @@ def print_answer(answer: Answer, *, console: Console | None = None) -> None:
         scores = "  ".join(f"{stage} {score:.3g}" for stage, score in evidence.scores)
         console.print(Text(f"  {_printable(evidence.passage.title)}", style="bold"), end="")
         console.print(Text(f"  [{_printable(evidence.passage.id)}]  {scores}", style="dim"))
+        if evidence.own is not None:
+            console.print(Text(f"    {_own(evidence.own)}", style="dim"))
         styled = console.is_terminal and not console.is_dumb_terminal
         console.print(Padding(_marked(evidence, styled), (0, 0, 0, 4)))
     total = sum(spent for _, spent in answer.seconds)
     stages = "  ".join(f"{stage} {1000 * spent:.0f} ms" for stage, spent in answer.seconds)
     console.print(Text(f"  {stages}  = {total:.2f} s", style="dim"))
+
+
+def _own(read: ReadAlone) -> str:
+    said = _printable(read.generation.text) or "(no answer)"
+    return (
+        f"alone: {said}   log-probability {read.generation.logprob:.2f}   "
+        f"counts {math.exp(read.logprior):.2f}"
+    )
 
 
 def _marked(evidence: Evidence, styled: bool) -> Text:
@@ -84,10 +95,20 @@ def answer_json(answer: Answer) -> dict[str, Any]:  # Any: JSON values
                 "text": evidence.passage.text,
                 "scores": dict(evidence.scores),
                 "offsets": [list(pair) for pair in evidence.offsets],
+                **({} if evidence.own is None else {"alone": _own_json(evidence.own)}),
             }
             for evidence in answer.evidence
         ],
         "seconds": dict(answer.seconds),
+    }
+
+
+def _own_json(read: ReadAlone) -> dict[str, Any]:
+    logprob = read.generation.logprob
+    return {
+        "answer": read.generation.text,
+        "logprob": logprob if math.isfinite(logprob) else None,
+        "prior": math.exp(read.logprior),
     }
 
 

@@ -120,12 +120,14 @@ def _replaying(rankings: Path | None, pipeline: str) -> list[str]:
     """Overrides that put a stored ranking in the place of the stages that made it."""
     if rankings is None:
         return []
-    from rag_frozen.evaluation.stored_runs import stored_ranking
+    from rag_frozen.evaluation.stored_runs import stored_ranking, stored_scores
     from rag_frozen.recipes.loading import load_recipe
     from rag_frozen.recipes.pipeline import CrossEncoder, PipelineRecipe
 
     path, reranked = stored_ranking(rankings)
-    changes = [f"retrieval={{kind: replay, run: {json.dumps(str(path))}}}"]
+    scores = {stage: str(file) for stage, file in stored_scores(rankings).items()}
+    stored = {"kind": "replay", "run": str(path), "scores": scores}
+    changes = [f"retrieval={json.dumps(stored)}"]
     reranker = load_recipe(pipeline, PipelineRecipe, folder="pipelines", overrides=()).reranker
     if reranked and isinstance(reranker, CrossEncoder):
         changes.append(f"reranker={{kind: none, depth: {reranker.depth}}}")

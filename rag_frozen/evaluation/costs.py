@@ -212,17 +212,19 @@ def _reading(stage: object, tokens: float, texts: float, used: int) -> float:
 
 
 def _generation(reader: object, rows: Sequence[ScoredAnswer], prompt: int, used: int) -> float:
-    """Mean work of an answer, with ``prompt`` vectors before each prompt."""
+    """Mean work of an answer, with ``prompt`` vectors before each prompt; of passages that are
+    read one by one, each takes its equal part of the tokens."""
     sizes = _sizes(reader)
     work = 0.0
     for row in rows:
         if not row.answer_tokens:
             continue
-        source = row.prompt_tokens + prompt
+        times = row.readings
+        source, written = row.prompt_tokens / times + prompt, row.answer_tokens / times
         if sizes is None:
-            work += 2.0 * used * (source + row.answer_tokens)
+            work += times * 2.0 * used * (source + written)
         else:
-            work += generation_flops(sizes, source, row.answer_tokens)
+            work += times * generation_flops(sizes, source, written)
     return work / max(1, len(rows))
 
 

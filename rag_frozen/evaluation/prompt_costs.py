@@ -53,9 +53,12 @@ def prompt_flops(head: Head, rows: Sequence[ScoredAnswer]) -> PromptCost:
         return PromptCost(trained, None, 0, 0.0, 0.0)
     encoder, n = head.encoder, max(1, len(rows))
     if head.reads == "question":
-        lengths = [len(encoder.tokens(row.question)) for row in rows]
+        of_row = [float(len(encoder.tokens(row.question))) for row in rows]
     else:
-        lengths = [min(row.prompt_tokens, encoder.max_tokens) for row in rows]
+        of_row = [min(row.prompt_tokens / row.readings, encoder.max_tokens) for row in rows]
+    lengths = [
+        length for length, row in zip(of_row, rows, strict=True) for _ in range(row.readings)
+    ]
     learned = head.module.config.encoder_prompt
     work = sum(generator_flops(head.module, length + learned) for length in lengths) / n
     tokens = 0.0
@@ -66,7 +69,7 @@ def prompt_flops(head: Head, rows: Sequence[ScoredAnswer]) -> PromptCost:
     return PromptCost(trained, encoder, encoder.parameter_counts()[0], tokens, work)
 
 
-def generator_flops(module: CrossAttentionGenerator, states: int) -> float:
+def generator_flops(module: CrossAttentionGenerator, states: float) -> float:
     """Operations of a generator over ``states`` encoder states: each linear layer over what passes
     it, and each block's queries looking at all states."""
     config = module.config

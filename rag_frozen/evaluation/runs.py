@@ -45,7 +45,7 @@ from rag_frozen.evaluation.runner import (
 )
 from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
 from rag_frozen.evaluation.soft_prompts import describe_prompts
-from rag_frozen.evaluation.stored_runs import FINAL_RUN
+from rag_frozen.evaluation.stored_runs import FINAL_RUN, part_runs, stage_run
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.table import markdown_report
@@ -66,7 +66,7 @@ LastStage = Literal["retrieve", "rerank", "read"]
 
 _PREDICTIONS = "predictions.jsonl"
 _TIMINGS = "timings.jsonl"
-_RETRIEVED = "retrieve.trec"
+_RETRIEVED = stage_run("retrieve")
 _STREAMED = (_PREDICTIONS, _TIMINGS, FINAL_RUN, _RETRIEVED)
 _log = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ def store_run(
     ``metrics.json``, ``report.md``, ``run.trec`` (the final ranking), ``retrieve.trec`` (what
     retrieval gave), ``qrels.txt`` where the data name gold passages, and what differs from run to
     run: ``timings.jsonl``, ``costs.json`` and, holding them, ``report.html``. With ``until`` before
-    ``read`` there are neither predictions nor scores of answers.
+    ``read`` there are neither predictions nor scores of answers, but beside them the rankings that
+    retrieval was made from (``bm25.trec``, ``dense.trec``): a next pass may read by their scores.
 
     Args:
         pipeline: answers.
@@ -144,7 +145,8 @@ def store_run(
         **({} if options.until == "read" else {"until": options.until}),
     }
     unfinished = folder / f"unfinished-{_identity(pipeline, data, recipe, options)}"
-    with open_stream(unfinished, _STREAMED) as stream:
+    parts = () if options.until == "read" else part_runs(pipeline.retriever)
+    with open_stream(unfinished, (*_STREAMED, *parts)) as stream:
         resumed = stream.done
         before = TokensRead.so_far(pipeline)
         rows = [_row(unfinished, line) for line in stream.lines(_PREDICTIONS)]
@@ -157,7 +159,7 @@ def store_run(
             overlap=options.overlap,
             known=known,
         ):
-            stream.append(_lines(chunk, pipeline.name), questions=len(chunk.answers))
+            stream.append(_lines(chunk, pipeline.name, parts), questions=len(chunk.answers))
             rows += chunk.scored
             progress(EvalProgress(len(rows), len(data.examples), running_score(rows)))
         rows = place_losses(pipeline, rows, search_corpus=options.search_corpus, progress=searched)
@@ -175,7 +177,7 @@ def store_run(
         costs = describe_costs(
             pipeline, rows, result.seconds, before=before, questions=len(rows) - resumed
         )
-        target = _seal(folder, recipe, pipeline, data, result, stream, costs)
+        target = _seal(folder, recipe, pipeline, data, result, stream, costs, parts)
         shutil.rmtree(unfinished, ignore_errors=True)
     return StoredRun(target, result, resumed)
 
@@ -221,11 +223,13 @@ def _identity(
     return fingerprint(recipe, inputs)
 
 
-def _lines(chunk: ChunkDone, tag: str) -> dict[str, str]:
+def _lines(chunk: ChunkDone, tag: str, parts: Sequence[str]) -> dict[str, str]:
     final = [(answer.question.id, answer.hits) for answer in chunk.answers]
-    retrieved = [
-        (answer.question.id, dict(answer.rankings).get("retrieve", ())) for answer in chunk.answers
-    ]
+    before = {
+        name: [(answer.question.id, ranking) for answer in chunk.answers
+               for stage, ranking in answer.rankings if stage_run(stage) == name]
+        for name in (_RETRIEVED, *parts)
+    }  # fmt: skip
     return {
         _PREDICTIONS: "".join(_json_line(row.to_json()) for row in chunk.scored),
         _TIMINGS: "".join(
@@ -233,7 +237,7 @@ def _lines(chunk: ChunkDone, tag: str) -> dict[str, str]:
             for answer in chunk.answers
         ),
         FINAL_RUN: _trec(final, tag),
-        _RETRIEVED: _trec(retrieved, tag),
+        **{name: _trec(rankings, tag) for name, rankings in before.items()},
     }
 
 
@@ -289,6 +293,7 @@ def _seal(
     result: EvalResult,
     stream: RunStream,
     costs: Mapping[str, Any],
+    parts: Sequence[str],
 ) -> Path:
     files = {"recipe.yaml": yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}
     if result.answered:
@@ -318,17 +323,19 @@ def _seal(
         models=models_of(pipeline),
         by_fingerprint=True,
     ) as draft:
-        _write(draft, files, stream)
+        _write(draft, files, stream, (FINAL_RUN, _RETRIEVED, *parts))
         draft.counts["questions"] = result.questions
         draft.counts["unanswerable"] = result.unanswerable
     return draft.target
 
 
-def _write(draft: Draft, files: Mapping[str, str], stream: RunStream) -> None:
+def _write(
+    draft: Draft, files: Mapping[str, str], stream: RunStream, rankings: Sequence[str]
+) -> None:
     for name, text in files.items():
         (draft / name).write_text(text, encoding="utf-8", newline="\n")
     shutil.copyfile(stream.path(_TIMINGS), draft / _TIMINGS)
-    for name in (FINAL_RUN, _RETRIEVED):
+    for name in rankings:
         if stream.path(name).stat().st_size:
             shutil.copyfile(stream.path(name), draft / name)
 

@@ -21,12 +21,13 @@ from rag_frozen.evaluation.metrics import (
 )
 from rag_frozen.evaluation.relevance import relevance_scores
 from rag_frozen.protocols import PassageStore
-from rag_frozen.types import Answer, Evidence, Ranking
+from rag_frozen.types import Answer, Evidence, Ranking, ReadAlone
 
 __all__ = [
     "DEEPEST",
     "FINAL",
     "KnownAnswers",
+    "OwnAnswer",
     "PackedPassage",
     "ScoredAnswer",
     "Stage",
@@ -46,11 +47,22 @@ Stage = Literal["corpus", "retrieval", "reranking", "packing", "reading"]
 
 
 @dataclass(frozen=True, slots=True)
+class OwnAnswer:
+    """What the reader wrote for one passage alone, its log-probability (None where it has none),
+    and what the passage counted beside the others, in [0, 1]."""
+
+    text: str
+    logprob: float | None
+    prior: float
+
+
+@dataclass(frozen=True, slots=True)
 class PackedPassage:
-    """A passage of the prompt.
+    """A passage that the reader was given.
 
     ``offsets`` are the half-open character ranges of ``text`` at which the prediction stands;
-    ``has_answer`` says whether a gold answer stands in it.
+    ``has_answer`` says whether a gold answer stands in it; ``own`` is the answer to this passage
+    alone, where passages were read one by one.
     """
 
     id: str
@@ -59,6 +71,7 @@ class PackedPassage:
     scores: Mapping[str, float]
     offsets: tuple[tuple[int, int], ...]
     has_answer: bool
+    own: OwnAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class ScoredAnswer:
     passage holds a gold answer (one of which only the beginning fitted counts whole),
     ``gold_in_prompt`` whether the gold passage is packed (None where the data name none),
     ``in_corpus`` whether any passage of the corpus holds one (None until that was asked).
+    ``prompt_tokens`` and ``answer_tokens`` are those of all prompts that were read.
     ``lost_at`` is None for a right answer and for a question without gold answers. ``relevance``
     holds each ranking's scores against the qrels, in [0, 1], where there are any.
     """
@@ -97,12 +111,20 @@ class ScoredAnswer:
     lost_at: Stage | None = None
     relevance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @property
+    def readings(self) -> int:
+        """How often the reader read for this answer: for each passage, where it read them alone."""
+        return max(1, sum(one.own is not None for one in self.evidence))
+
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """The fields as plain JSON values, scores with six digits."""
         values = asdict(self)
         for name in ("confidence", "logprob", "f1"):
             value = values[name]
             values[name] = round(value, 6) if math.isfinite(value) else None
+        for one in values["evidence"]:
+            if one["own"] is None:
+                del one["own"]
         values["relevance"] = {
             ranking: {name: round(value, 6) for name, value in scores.items()}
             for ranking, scores in self.relevance.items()
@@ -112,10 +134,7 @@ class ScoredAnswer:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ScoredAnswer:
         """The inverse of :meth:`to_json`; a missing field raises ``KeyError`` or ``TypeError``."""
-        evidence = tuple(
-            PackedPassage(**{**one, "offsets": tuple(map(tuple, one["offsets"]))})
-            for one in values["evidence"]
-        )
+        evidence = tuple(_passage(one) for one in values["evidence"])
         logprob = -math.inf if values["logprob"] is None else values["logprob"]
         changed = {"logprob": logprob, "answers": tuple(values["answers"]), "evidence": evidence}
         return cls(**{**values, **changed})
@@ -184,6 +203,15 @@ def score_answer(
     ).rounded()
 
 
+def _passage(values: Mapping[str, Any]) -> PackedPassage:
+    own = values.get("own")
+    changed = {
+        "offsets": tuple(map(tuple, values["offsets"])),
+        "own": None if own is None else OwnAnswer(**own),
+    }
+    return PackedPassage(**{**values, **changed})
+
+
 def _right(prediction: str, example: Example) -> bool:
     match = regex_match if example.patterns else exact_match
     return match(prediction, example.answers)
@@ -202,6 +230,16 @@ def _packed(evidence: Evidence, example: Example) -> PackedPassage:
         scores=dict(evidence.scores),
         offsets=evidence.offsets,
         has_answer=_answers(evidence.passage.text, example),
+        own=None if evidence.own is None else _own(evidence.own),
+    )
+
+
+def _own(read: ReadAlone) -> OwnAnswer:
+    logprob = read.generation.logprob
+    return OwnAnswer(
+        read.generation.text,
+        round(logprob, 6) if math.isfinite(logprob) else None,
+        round(math.exp(read.logprior), 6),
     )
 
 

@@ -22,7 +22,9 @@ def describe_prompts(pipeline: Pipeline) -> list[dict[str, Any]]:  # Any: JSON v
         vector its norm and (token, cosine) pairs, nearest first; empty for an input-dependent
         prompt, whose vectors differ from question to question.
     """
-    reader: Any = getattr(pipeline.reader, "reader", pipeline.reader)  # an ensemble's own
+    reader: Any = pipeline.reader
+    while (inner := getattr(reader, "reader", None)) is not None:  # an ensemble's own
+        reader = inner
     bank = getattr(reader, "prompt_generator", None)
     if not isinstance(bank, PromptBank):
         return []

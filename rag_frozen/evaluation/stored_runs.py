@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rag_frozen.artifacts import load_manifest, storage_errors, temporary_folder
 from rag_frozen.errors import ArtifactMissingError, InputError
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.pipeline import Pipeline
+from rag_frozen.protocols import Retriever
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 
-__all__ = ["FINAL_RUN", "copy_run", "refuse_copy", "replay_stored", "stored_ranking"]
+__all__ = [
+    "FINAL_RUN",
+    "copy_run",
+    "part_runs",
+    "refuse_copy",
+    "replay_stored",
+    "stage_run",
+    "stored_ranking",
+    "stored_scores",
+]
 
 FINAL_RUN = "run.trec"
 """The file of a run's final ranking."""
+
+
+def stage_run(stage: str) -> str:
+    """The file of the ranking of a stage before the final one."""
+    return f"{stage}.trec"
 
 
 def stored_ranking(run: Path) -> tuple[Path, bool]:
@@ -40,6 +56,35 @@ def stored_ranking(run: Path) -> tuple[Path, bool]:
     return run / FINAL_RUN, manifest.recipe.get("until") != "retrieve"
 
 
+def part_runs(retriever: Retriever) -> tuple[str, ...]:
+    """The files of the rankings that a fused or stored ranking is made from."""
+    names: list[str] = [name for name, _, _ in getattr(retriever, "parts", ())]
+    names += list(getattr(retriever, "scores", ()))
+    known = dict.fromkeys(name for name in names if name not in ("retrieve", "rerank"))
+    return tuple(stage_run(name) for name in known)
+
+
+def stored_scores(run: Path) -> dict[str, Path]:
+    """Find the scores that a stored run's passages had in the stages that made it, by stage.
+
+    Raises:
+        ArtifactError: when the folder holds no run.
+    """
+    if run.is_file():
+        return {}
+    recipe: dict[str, Any] = dict(load_manifest(run, kind="run").recipe)  # Any: JSON values
+    found = {
+        stage: run / stage_run(stage)
+        for stage in ("retrieve", "bm25", "dense", "replay")
+        if (run / stage_run(stage)).is_file()
+    }
+    settings = recipe.get("pipeline") or {}
+    reranked = (settings.get("reranker") or {}).get("kind", "none") != "none"
+    if reranked and recipe.get("until") != "retrieve" and (run / FINAL_RUN).is_file():
+        found["rerank"] = run / FINAL_RUN
+    return found
+
+
 def replay_stored(pipeline: Pipeline, run: Path, data: ExampleSet) -> None:
     """Have a pipeline that replays a stored run know the questions for which nothing was found.
 
@@ -62,7 +107,8 @@ def replay_stored(pipeline: Pipeline, run: Path, data: ExampleSet) -> None:
         return
     stored = read_trec_run(stored_ranking(run)[0])
     rankings = {one.question.id: stored.get(one.question.id, ()) for one in data.examples}
-    pipeline.retriever = ReplayRetriever(rankings, name=str(run))
+    scores = getattr(pipeline.retriever, "scores", None)
+    pipeline.retriever = ReplayRetriever(rankings, name=str(run), scores=scores)
 
 
 def refuse_copy(target: Path) -> None:

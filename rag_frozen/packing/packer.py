@@ -19,7 +19,7 @@ from rag_frozen.errors import InputError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.types import Context, Dropped, Kept, Passage, Question
 
-__all__ = ["CountTokens", "GreedyPacker", "PackingBudget"]
+__all__ = ["CountTokens", "GreedyPacker", "PackingBudget", "without_duplicates"]
 
 _COUNTED_AT_ONCE = 8
 """Passages whose tokens are counted in one call where no limit says how many are needed."""
@@ -114,7 +114,7 @@ class GreedyPacker:
                 f"{self.budget.prompt} are left for the prompt. Shorten the question, or choose a "
                 "reader with a larger window."
             )
-        unique, dropped = self._without_duplicates(candidates)
+        unique, dropped = without_duplicates(candidates)
         kept: list[tuple[Passage, Kept]] = []
         counted: list[int] = []
         room = self.budget.prompt - frame
@@ -155,24 +155,6 @@ class GreedyPacker:
         records = tuple(record for _, record in ordered)
         return Context(question, prompt, n_tokens, records, tuple(dropped))
 
-    def _without_duplicates(
-        self, candidates: Sequence[Passage]
-    ) -> tuple[list[Passage], list[Dropped]]:
-        unique, dropped = [], []
-        ids: set[str] = set()
-        texts: set[str] = set()
-        for passage in candidates:
-            key = "".join(char for char in passage.text.lower() if char.isalnum())
-            if not passage.text.strip():
-                dropped.append(Dropped(passage.id, "empty", 0))
-            elif passage.id in ids or key in texts:
-                dropped.append(Dropped(passage.id, "duplicate", 0))
-            else:
-                unique.append(passage)
-            ids.add(passage.id)
-            texts.add(key)
-        return unique, dropped
-
     def _sizes(self, passages: Sequence[Passage], empty: int, *, start: int = 0) -> list[int]:
         """Tokens of the next few passages from ``start`` on: what is never looked at is never
         counted (100 candidates take some 70 ms, a prompt holds two to twenty of them)."""
@@ -203,3 +185,22 @@ class GreedyPacker:
     def _fits(self, question: Question, passage: Passage, stop: int) -> bool:
         shorter = Passage(passage.id, passage.title, passage.text[:stop])
         return self._count([self.template.write(question, [shorter])])[0] <= self.budget.prompt
+
+
+def without_duplicates(candidates: Sequence[Passage]) -> tuple[list[Passage], list[Dropped]]:
+    """Part passages into those to be read and those that are empty or say what another said
+    before: of the same id, or of the same text but for case, spaces and punctuation."""
+    unique, dropped = [], []
+    ids: set[str] = set()
+    texts: set[str] = set()
+    for passage in candidates:
+        key = "".join(char for char in passage.text.lower() if char.isalnum())
+        if not passage.text.strip():
+            dropped.append(Dropped(passage.id, "empty", 0))
+        elif passage.id in ids or key in texts:
+            dropped.append(Dropped(passage.id, "duplicate", 0))
+        else:
+            unique.append(passage)
+        ids.add(passage.id)
+        texts.add(key)
+    return unique, dropped

@@ -28,6 +28,8 @@ class Decoding:
 
     ``kind``: ``greedy``, ``beam`` (``n_beams``, the score is the log-probability divided by
     length to the power ``length_penalty``) or ``sample`` (``temperature`` > 0, ``top_p``).
+    No answer ends before ``min_new_tokens`` tokens; 1 makes a reader say something. Its
+    log-probability stays the model's own, as if the end had been allowed.
     """
 
     kind: Literal["greedy", "beam", "sample"] = "greedy"
@@ -37,12 +39,18 @@ class Decoding:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.n_beams < 1:
             raise InputError(
                 f"max_new_tokens ({self.max_new_tokens}) and n_beams ({self.n_beams}) must be at "
                 "least 1"
+            )
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise InputError(
+                f"min_new_tokens ({self.min_new_tokens}) must lie between 0 and max_new_tokens "
+                f"({self.max_new_tokens})"
             )
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise InputError(
@@ -184,10 +192,11 @@ def _one_path(
     ended = [False] * n_rows
     for step in range(decoding.max_new_tokens):
         scores = _advance(model, state, tokens)
+        allowed = _without_end(scores, decoding, step, end_id)
         if decoding.kind == "sample":
-            tokens = _sample(scores, decoding, [seeds[row] for row in alive.tolist()], step)
+            tokens = _sample(allowed, decoding, [seeds[row] for row in alive.tolist()], step)
         else:
-            tokens = scores.argmax(dim=-1)
+            tokens = allowed.argmax(dim=-1)
         logprobs[alive] += scores.gather(1, tokens[:, None])[:, 0]
         going = tokens != end_id
         for row, token, goes in zip(alive.tolist(), tokens.tolist(), going.tolist(), strict=True):
@@ -205,6 +214,15 @@ def _one_path(
         Decoded(tuple(ids), float(logprob), done)
         for ids, logprob, done in zip(written, logprobs.tolist(), ended, strict=True)
     ]
+
+
+def _without_end(scores: Tensor, decoding: Decoding, step: int, end_id: int) -> Tensor:
+    """The scores ``[B, V]`` with the end ruled out while the answer is too short."""
+    if step >= decoding.min_new_tokens:
+        return scores
+    allowed = scores.clone()
+    allowed[:, end_id] = float("-inf")
+    return allowed
 
 
 def _sample(scores: Tensor, decoding: Decoding, seeds: Sequence[int], step: int) -> Tensor:
@@ -230,8 +248,9 @@ def _beam(
     logprobs[:, 0] = 0.0  # the beams begin equal; only one may count
     paths: list[list[tuple[int, ...]]] = [[()] * width for _ in range(n_rows)]
     best: list[Decoded | None] = [None] * n_rows
-    for _ in range(decoding.max_new_tokens):
-        scores = _advance(model, state, tokens).view(n_rows, width, -1)
+    for step in range(decoding.max_new_tokens):
+        advanced = _without_end(_advance(model, state, tokens), decoding, step, end_id)
+        scores = advanced.view(n_rows, width, -1)
         vocabulary = scores.shape[-1]
         total = (logprobs[:, :, None] + scores).view(n_rows, -1)
         top, where = total.topk(2 * width, dim=-1)

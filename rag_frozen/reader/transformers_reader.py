@@ -194,11 +194,12 @@ class TransformersReader:
         steps = _WrittenLogprobs()
         seeds = [row_seed(self.decoding.seed, context) for context in contexts]
         drawn = _drawing(self.decoding, seeds)
+        late = [_NoEnd(self._ends, self.decoding.min_new_tokens)]
         searched = settings["num_beams"] > 1
         written: Tensor = self.model.generate(
             **settings,
             stopping_criteria=StoppingCriteriaList([partial(self._stops_at_newline, front)]),
-            logits_processor=LogitsProcessorList([] if searched else [steps, *drawn]),
+            logits_processor=LogitsProcessorList([*([] if searched else [steps]), *late, *drawn]),
         )[:, front:]
         answers = [self._cut(row.tolist()) for row in written]
         scores = self._rescored(inputs, answers) if searched else steps.of(written)
@@ -360,6 +361,23 @@ def _drawing(decoding: Decoding, seeds: Sequence[int]) -> list[Any]:  # Any: log
     if decoding.top_p < 1:
         warped.append(TopPLogitsWarper(decoding.top_p))
     return [*warped, _RowNoise(seeds)]
+
+
+class _NoEnd:
+    """Rules the end tokens out for the first steps. transformers' own setting would do so before
+    the raw scores are seen, and log-probabilities would be of the rest."""
+
+    def __init__(self, ends: set[int], steps: int) -> None:
+        self._ends = sorted(ends)
+        self._left = steps
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._left <= 0 or not self._ends:
+            return scores
+        self._left -= 1
+        allowed = scores.clone()
+        allowed[:, self._ends] = float("-inf")
+        return allowed
 
 
 class _RowNoise:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_frozen.packing.template import PromptTemplate
 
@@ -17,16 +18,19 @@ __all__ = [
     "CrossEncoder",
     "DecodingSettings",
     "DenseRetrieval",
+    "EachReading",
     "Fusion",
     "MinMaxFusion",
     "NoPrompt",
     "NoReranker",
+    "PackedReading",
     "PackingSettings",
     "PipelineRecipe",
     "PrefixReader",
     "PromptEnsembleSettings",
     "PromptSettings",
     "ReaderSettings",
+    "ReadingSettings",
     "ReciprocalRankFusion",
     "ReplayRetrieval",
     "RerankerSettings",
@@ -34,6 +38,7 @@ __all__ = [
     "Seq2SeqReader",
     "SoftPromptSettings",
     "SpiderFusion",
+    "score_stages",
 ]
 
 
@@ -56,11 +61,13 @@ class DenseRetrieval(_Frozen):
 
 
 class ReplayRetrieval(_Frozen):
-    """A stored TREC run, by question id."""
+    """A stored TREC run, by question id; ``scores`` names runs over the same questions whose scores
+    its passages had in other stages."""
 
     kind: Literal["replay"]
     run: Path
     k: int = Field(100, ge=1)
+    scores: Mapping[Literal["retrieve", "bm25", "dense", "replay", "rerank"], Path] = {}
 
 
 class ClosedBook(_Frozen):
@@ -134,13 +141,38 @@ RerankerSettings = Annotated[NoReranker | CrossEncoder, Field(discriminator="kin
 
 
 class PackingSettings(_Frozen):
-    """How passages become the prompt."""
+    """How passages become the prompt, or the prompts where they are read one by one."""
 
     template: PromptTemplate = PromptTemplate()
     max_passages: int | None = Field(None, ge=0)
+    """So many passages are read at most; as many as fit, or were offered, by default."""
     order: Literal["best_first", "best_last"] = "best_first"
     window: int | None = Field(None, ge=32)
     """Tokens of the reader's window that are used; all of it by default."""
+
+
+class PackedReading(_Frozen):
+    """The passages stand in one prompt, which is read once."""
+
+    kind: Literal["packed"] = "packed"
+
+
+class EachReading(_Frozen):
+    """Each of ``packing.max_passages`` passages is read alone, and the answers' probabilities are
+    summed: p(y|x) = sum over passages z of p(z|x) p(y|x,z), as in RAG-Sequence (Lewis et al. 2020).
+
+    p(z|x) is the softmax of ``weight`` times the passages' ``scores``, those of a stage:
+    ``retrieve``, ``rerank``, or ``bm25``, ``dense`` and ``replay``, alone or as parts of a fusion.
+    An empty answer is chosen only where there is no other, unless ``never_empty`` is false.
+    """
+
+    kind: Literal["each"]
+    scores: Literal["retrieve", "bm25", "dense", "replay", "rerank"] = "retrieve"
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    never_empty: bool = True
+
+
+ReadingSettings = Annotated[PackedReading | EachReading, Field(discriminator="kind")]
 
 
 class DecodingSettings(_Frozen):
@@ -148,6 +180,7 @@ class DecodingSettings(_Frozen):
 
     kind: Literal["greedy", "beam", "sample"] = "greedy"
     max_new_tokens: int = Field(24, ge=1)
+    min_new_tokens: int = Field(0, ge=0)
     n_beams: int = Field(4, ge=1)
     length_penalty: float = 0.0
     temperature: float = Field(1.0, gt=0)
@@ -233,8 +266,37 @@ class PipelineRecipe(_Frozen):
     retrieval: RetrievalSettings
     reranker: RerankerSettings = NoReranker(kind="none")
     packing: PackingSettings = PackingSettings()
+    reading: ReadingSettings = PackedReading()
     reader: ReaderSettings
     prompt: PromptSettings = NoPrompt()
     confidence: ConfidenceSettings = ConfidenceSettings()
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @model_validator(mode="after")
+    def _has_the_scores_that_it_reads_by(self) -> PipelineRecipe:
+        if not isinstance(self.reading, EachReading) or isinstance(self.retrieval, ClosedBook):
+            return self
+        known = score_stages(self.retrieval, self.reranker)
+        if self.reading.scores not in known:
+            raise ValueError(
+                f"reading.scores is {self.reading.scores}, and the stages of this pipeline that "
+                f"score passages are: {', '.join(known)}. Name one of these, or set "
+                "reading={kind: packed}"
+            )
+        return self
+
+
+def score_stages(retrieval: RetrievalSettings, reranker: RerankerSettings) -> dict[str, str]:
+    """The stages that score a pipeline's passages, by the names that a recipe may call them: the
+    ranking of a retrieval that is not fused goes by its kind too."""
+    if isinstance(retrieval, ClosedBook):
+        return {}
+    own = {"retrieve": "retrieve"}
+    if isinstance(retrieval, Fusion):
+        own |= {part.kind: part.kind for part in retrieval.parts}
+    else:
+        own[retrieval.kind] = "retrieve"
+    if isinstance(retrieval, ReplayRetrieval):
+        own |= {name: name for name in retrieval.scores}
+    return own if isinstance(reranker, NoReranker) else {**own, "rerank": "rerank"}

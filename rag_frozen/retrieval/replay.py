@@ -90,15 +90,27 @@ class ReplayRetriever:
     """Gives the rankings of a stored run, by question id."""
 
     def __init__(
-        self, rankings: Mapping[str, Ranking], *, name: str, store: PassageStore | None = None
+        self,
+        rankings: Mapping[str, Ranking],
+        *,
+        name: str,
+        store: PassageStore | None = None,
+        scores: Mapping[str, Mapping[str, Ranking]] | None = None,
     ) -> None:
         """Take a run, and check its ids against the corpus when one is given.
+
+        Args:
+            rankings: by question id.
+            name: of the run, for messages.
+            store: of the corpus.
+            scores: by stage and question id, what the run was made from.
 
         Raises:
             UnknownPassageError: when the run names passages that the corpus does not hold.
         """
         self._rankings = dict(rankings)
         self._name = name
+        self.scores = dict(scores or {})
         if store is not None:
             ids = sorted({hit.passage_id for r in self._rankings.values() for hit in r})
             try:
@@ -123,3 +135,19 @@ class ReplayRetriever:
                 "the same data set, or retrieve anew."
             )
         return [self._rankings[question.id][:k] for question in questions]
+
+    def retrieve_parts(
+        self, questions: Sequence[Question]
+    ) -> list[tuple[Ranking, dict[str, Ranking]]]:
+        """Return for each question its whole ranking, and those of the stages before.
+
+        Raises:
+            InputError: for a question that the run does not hold.
+        """
+        longest = max((len(ranking) for ranking in self._rankings.values()), default=0)
+        return [
+            (ranking, {stage: runs.get(question.id, ()) for stage, runs in self.scores.items()})
+            for question, ranking in zip(
+                questions, self.retrieve(questions, k=max(1, longest)), strict=True
+            )
+        ]

@@ -66,14 +66,15 @@ def open_questions(
 ) -> Evaluation:
     """Questions of an evaluation recipe, retrieved and packed by its pipeline for this reader.
 
-    Unanswerable questions are left out. Contexts are kept in a file below ``cache``.
+    Passages are packed into one prompt, however the pipeline itself reads them. Unanswerable
+    questions are left out. Contexts are kept in a file below ``cache``.
     """
     overrides = list(settings.overrides)
     recipe = load_recipe(settings.recipe, EvalRecipe, folder="eval", overrides=overrides)
     examples = [one for one in load_examples(recipe).examples if one.answers]
     examples = examples[: study.limit]
     pipeline = settings.pipeline or recipe.pipeline
-    own = [f"reader={json.dumps(reader.model_dump(mode='json'))}"]
+    own = [f"reader={json.dumps(reader.model_dump(mode='json'))}", "reading={kind: packed}"]
     resolved = load_recipe(pipeline, PipelineRecipe, folder="pipelines", overrides=own)
     found = load_pipeline(pipeline, root=root, overrides=own, until="retrieve").artifacts
     asked = [one.question for one in examples]

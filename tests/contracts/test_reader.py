@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 
 from rag_frozen.errors import FrozenWeightsChangedError
 from rag_frozen.models.source import ModelFolder
+from rag_frozen.normalization import normalize_answer
 from rag_frozen.prompting.bank import PromptBank
 from rag_frozen.protocols import Reader
 from rag_frozen.reader.decoding import Decoding
+from rag_frozen.reader.each import EachReader
 from rag_frozen.reader.prefix_lm import PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, save_trained
 from rag_frozen.reader.prefix_reader import PrefixLMReader
@@ -79,7 +82,8 @@ READERS = [prefix_reader, llama_reader, gpt2_reader, t5_reader, bart_reader]
 @pytest.fixture(params=READERS, ids=lambda reader: reader.__name__)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     def made(kind: str = "greedy", **options: object) -> PrefixLMReader | TransformersReader:
-        decoding = Decoding(kind=kind, max_new_tokens=6, n_beams=3)  # type: ignore[arg-type]
+        least = int(options.pop("min_new_tokens", 0))  # type: ignore[call-overload]
+        decoding = Decoding(kind, 6, n_beams=3, min_new_tokens=least)  # type: ignore[arg-type]
         return request.param(tmp_path, decoding=decoding, **options)  # type: ignore[no-any-return]
 
     return made
@@ -114,6 +118,25 @@ def test_generations_are_log_probabilities_with_a_reason_to_stop(make: Make):
         assert 1 <= generation.n_tokens <= 7
         assert generation.stop in {"end", "newline", "length"}
         assert "\n" not in generation.text
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
+def test_an_answer_may_be_made_longer_and_its_probability_stays_the_models(make: Make, kind: str):
+    reader = make(kind, min_new_tokens=6)
+    [[end]] = reader.encode_answers([""])
+    written = reader.generate(contexts())
+    assert all(g.n_tokens == 6 or g.stop == "newline" for g in written)
+    assert {g.stop for g in written} <= {"length", "newline"}
+    if kind == "greedy":
+        plain = make(kind)
+        for context, generation in zip(contexts(), written, strict=True):
+            if generation.stop != "length" or reader.name == "bart":
+                continue  # its generation settings force the first token
+            answer = tokens_of(plain, context, ends=False)
+            [prompt] = plain.encode_prompts([context.prompt])
+            assert end not in answer
+            total = float(plain.answer_logprobs([prompt], [answer]).sum())
+            assert generation.logprob == pytest.approx(total, abs=1e-3)
 
 
 def test_beams_find_answers_at_least_as_likely_as_greedy_ones(make: Make):
@@ -234,8 +257,11 @@ def test_prompts_of_several_tasks_in_one_batch_give_what_separate_runs_give(make
         assert together[row].logprob == pytest.approx(alone.logprob, abs=1e-4)
 
 
-def tokens_of(reader: PrefixLMReader | TransformersReader, context: Context) -> list[int]:
-    """The tokens that the reader writes: greedily, one after the other, by scoring each."""
+def tokens_of(
+    reader: PrefixLMReader | TransformersReader, context: Context, *, ends: bool = True
+) -> list[int]:
+    """The tokens that the reader writes: greedily, one after the other, by scoring each; without
+    ``ends`` the end token is never one of them."""
     [prompt] = reader.encode_prompts([context.prompt])
     [[end]] = reader.encode_answers([""])
     written: list[int] = []
@@ -243,8 +269,46 @@ def tokens_of(reader: PrefixLMReader | TransformersReader, context: Context) -> 
     while len(written) < 6 and (not written or written[-1] != end):
         rows = [[*written, token] for token in range(size)]
         if reader.name != "bart" or written:
-            scores = reader.answer_logprobs([prompt] * size, rows)[:, len(written)]
+            scores = reader.answer_logprobs([prompt] * size, rows)[:, len(written)].detach()
+            scores[end] = scores[end] if ends else -torch.inf
             written.append(int(scores.argmax()))
         else:
             written.append(4)  # its generation settings force the first token
     return written
+
+
+def one_by_one(prompts: Sequence[str], *, question: str = "0") -> Context:
+    """The prompts as the passages of one question, each counting the same."""
+    asked = Question(question, "who")
+    alone = tuple(
+        Context(asked, prompt, 0, (Kept(f"p{n}", 1),), logprior=-math.log(len(prompts)))
+        for n, prompt in enumerate(prompts)
+    )
+    return Context(asked, "", 0, tuple(one.kept[0] for one in alone), alone=alone)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
+def test_reading_one_passage_alone_is_plain_reading(make: Make, kind: str):
+    reader = make(kind)
+    each = EachReader(reader, normalize=normalize_answer)
+    for number, context in enumerate(contexts()):
+        [plain] = reader.generate([context])
+        [found] = each.generate([one_by_one([context.prompt], question=str(number))])
+        assert replace(found, alone=()) == plain
+        assert [one.generation for one in found.alone] == [plain]
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
+def test_passages_read_one_by_one_may_come_in_any_order_and_batch(make: Make, kind: str):
+    each = EachReader(make(kind), normalize=normalize_answer)
+    batch = [one_by_one(PROMPTS), one_by_one(PROMPTS[:2], question="1"), contexts()[3]]
+    together = each.generate(batch)
+    turned = [replace(one, alone=one.alone[::-1]) for one in batch]
+    for ours, alone, other in zip(
+        together, [each.generate([one])[0] for one in batch], each.generate(turned), strict=True
+    ):
+        assert ours.text == alone.text == other.text
+        assert [one.passage_id for one in ours.alone] == [one.passage_id for one in alone.alone]
+        assert [one.passage_id for one in ours.alone] == [one.passage_id for one in other.alone]
+        assert ours.logprob == pytest.approx(alone.logprob, abs=1e-4)
+        assert ours.logprob == pytest.approx(other.logprob, abs=1e-4)

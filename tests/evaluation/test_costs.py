@@ -24,11 +24,12 @@ from rag_frozen.prompting.generator import CrossAttentionGenerator, GeneratorCon
 from rag_frozen.prompting.heads import DependentHead, StaticHead
 from rag_frozen.prompting.input_encoder import InputEncoder
 from rag_frozen.prompting.soft_prompt import SoftPrompt
+from rag_frozen.reader.each import EachReader
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.rerank.cross_encoder import CrossEncoderReranker
 from rag_frozen.types import Context, Generation
 from tests.evaluation import data
-from tests.test_pipeline import Echo, pipeline
+from tests.test_pipeline import Echo, pipeline, reading_each
 from tests.tiny import save_bert
 
 CONFIG = GeneratorConfig(encoder_width=32, reader_width=32, n_queries=3, width=8, inner=12)
@@ -167,3 +168,21 @@ def test_a_withheld_generation_costs_nothing():
     found, _ = costs(Silent())
     assert part(found, "reader")["flops_per_question"] == 0.0
     assert found["trained_share"] is None
+
+
+def test_passages_read_one_by_one_are_as_much_work_as_their_prompts():
+    reader = Frozen()
+    each = EachReader(reader, normalize=normalize_answer)
+    made = reading_each(reader=each)
+    before = TokensRead.so_far(made)
+    result = evaluate(made, data())
+    n = len(result.scored)
+    found = describe_costs(made, result.scored, result.seconds, before=before, questions=n)
+    sizes = text_model(reader.model)
+    assert sizes is not None
+    assert {row.readings for row in result.scored} == {2}
+    assert {row.answer_tokens for row in result.scored} == {4}
+    work = [2 * generation_flops(sizes, row.prompt_tokens / 2, 2) for row in result.scored]
+    assert part(found, "reader")["flops_per_question"] == pytest.approx(sum(work) / len(work))
+    assert part(found, "reader")["frozen"] == reader.parameter_counts()[0]
+    assert render_report(result, costs=found)

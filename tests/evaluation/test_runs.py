@@ -21,12 +21,20 @@ from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputE
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.runner import evaluate
 from rag_frozen.evaluation.runs import RunOptions, read_run, run_folder, store_run
-from rag_frozen.evaluation.stored_runs import copy_run, replay_stored, stored_ranking
+from rag_frozen.evaluation.scoring import ScoredAnswer
+from rag_frozen.evaluation.stored_runs import (
+    copy_run,
+    replay_stored,
+    stored_ranking,
+    stored_scores,
+)
+from rag_frozen.packing.each import PassagePrior
 from rag_frozen.pipeline import KeepOrder, NoPacking, NoReader, Pipeline
+from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 from rag_frozen.types import Context, Generation, Hit, Passage, Question
 from tests.evaluation import data
-from tests.test_pipeline import PASSAGES, Echo, Retriever, pipeline
+from tests.test_pipeline import PASSAGES, Echo, Retriever, pipeline, reading_each
 
 SAME = ("predictions.jsonl", "metrics.json", "run.trec", "retrieve.trec", "qrels.txt")
 """Files that every undisturbed or resumed run of the same shares, byte for byte."""
@@ -200,6 +208,61 @@ def test_stages_run_as_separate_passes_give_the_answers_of_one_pass(tmp_path: Pa
     assert predicted == [(r.id, r.prediction, r.confidence) for r in whole.result.scored]
     with pytest.raises(InputError, match="ends with rankings"):
         read_run(ranked.folder)
+
+
+def test_stages_run_as_separate_passes_tell_the_scores_that_each_passage_is_read_by(tmp_path: Path):
+    """Retrieve, rerank and read, each a pass of its own, read by the scores of any stage."""
+
+    def fused() -> FusionRetriever:
+        other = ReplayRetriever(
+            {f"q{i}": (Hit("p2", 0.9), Hit("p1", 0.8), Hit("p0", 0.1)) for i in range(11)},
+            name="other",
+        )
+        parts = [("bm25", Retriever(), 3), ("dense", other, 3)]
+        return FusionRetriever(parts, reciprocal_rank_fusion)
+
+    def passed(stage: str, folder: Path | None, **stages: object) -> Pipeline:
+        retriever: object = fused()
+        if folder is not None:
+            scores = {name: read_trec_run(path) for name, path in stored_scores(folder).items()}
+            found = read_trec_run(stored_ranking(folder)[0])
+            retriever = ReplayRetriever(found, name="stored", scores=scores)
+        made = reading_each(retriever=retriever, weigh=PassagePrior(stage, 1.5), **stages)
+        if folder is not None:
+            replay_stored(made, folder, many())
+        return made
+
+    def store(made: Pipeline, until: str) -> Path:
+        options = RunOptions(until=until)  # type: ignore[arg-type]
+        return store_run(made, many(), tmp_path, options=options).folder
+
+    last = {"packer": NoPacking(), "reader": NoReader()}
+    found = store(passed("dense", None, reranker=KeepOrder(), rerank_depth=3, **last), "retrieve")
+    recipe = {"reranker": {"kind": "cross-encoder"}}
+    ranked = store(passed("dense", found, recipe=recipe, **last), "rerank")
+    assert set(stored_scores(found)) == {"retrieve", "bm25", "dense"}
+    assert set(stored_scores(ranked)) == {"retrieve", "bm25", "dense", "rerank"}
+    answers = set()
+    for stage in ("retrieve", "bm25", "dense", "rerank"):
+        whole = read_run(store(passed(stage, None), "read")).scored
+        read = read_run(store(passed(stage, ranked, reranker=KeepOrder()), "read")).scored
+        for ours, theirs in zip(read, whole, strict=True):
+            assert (ours.prediction, ours.logprob) == (theirs.prediction, theirs.logprob)
+            assert ours.evidence == theirs.evidence  # every stage's scores, and own answers
+            assert ours.first_answering == theirs.first_answering
+        answers.add(tuple((row.prediction, row.logprob) for row in whole))
+    assert len(answers) == 4
+    assert stored_scores(found / "run.trec") == {}
+
+
+def test_lines_of_runs_from_before_passages_were_read_alone_are_still_read(tmp_path: Path):
+    row = evaluate(reading_each(), data()).scored[0]
+    assert ScoredAnswer.from_json(row.to_json()) == row
+    assert [passage.own is None for passage in row.evidence] == [False, False]
+    assert row.to_json()["evidence"][0]["own"].keys() == {"text", "logprob", "prior"}
+    packed = evaluate(pipeline(), data()).scored[0]
+    assert all("own" not in passage for passage in packed.to_json()["evidence"])
+    assert ScoredAnswer.from_json(packed.to_json()) == packed
 
 
 def test_predictions_of_another_run_are_not_gone_on_with(tmp_path: Path):

@@ -161,7 +161,36 @@ def test_a_source_beyond_the_window_is_refused(model):
         run(model, [[5] * 90])
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_p": 0.0}, {"n_beams": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": 0.0}, {"top_p": 0.0}, {"n_beams": 0}, {"min_new_tokens": 25},
+     {"min_new_tokens": -1}],
+)  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InputError):
         Decoding(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
+def test_no_answer_ends_before_the_least_number_of_tokens(model, kind):
+    likely = Counter(token for decoded in run(model, sources(40)) for token in decoded.token_ids)
+    [(end, _)] = likely.most_common(1)  # ends many answers at once
+
+    def written(least: int) -> list[Decoded]:
+        decoding = Decoding(kind, 8, n_beams=3, seed=2, min_new_tokens=least)
+        return decode(model, sources(40), decoding=decoding, start_id=CLS, end_id=end, pad_id=PAD)
+
+    plain, longer = written(0), written(5)
+    assert any(len(decoded.token_ids) < 5 for decoded in plain)
+    assert all(len(decoded.token_ids) >= 5 for decoded in longer)
+    for source, decoded in zip(sources(40), longer, strict=True):
+        answer = list(decoded.token_ids)
+        scores = logprobs(model, source, answer)
+        total = sum(float(scores[place, token]) for place, token in enumerate(answer))
+        total += float(scores[len(answer), end]) if decoded.ended else 0.0
+        assert decoded.logprob == pytest.approx(total, abs=1e-3)  # the model's own, end included
+    if kind != "beam":  # a beam that is longer may be likelier than what it would have ended with
+        enough = [place for place, one in enumerate(plain) if len(one.token_ids) >= 5]
+        for one, other in ((longer[place], plain[place]) for place in enough):
+            assert one.token_ids == other.token_ids
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-4)

@@ -13,10 +13,12 @@ from rag_frozen.recipes.ablation import CLOSED_BOOK, AblationRecipe, AxisName, C
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.recipes.pipeline import ClosedBook, PipelineRecipe
 
-__all__ = ["WITHOUT_PASSAGES", "Cell", "Grid", "make_grid"]
+__all__ = ["PACKED", "WITHOUT_PASSAGES", "Cell", "Grid", "make_grid"]
 
 WITHOUT_PASSAGES = ("retrieval={kind: closed-book}", "reranker={kind: none}")
 """Overrides that leave retrieval and reranking out of a pipeline."""
+PACKED = "reading={kind: packed}"
+"""Leaves out how passages are read: it may ask for scores that a stage alone does not have."""
 
 _PREFIX: Mapping[AxisName, str] = {"depth": "d", "packed": "p"}
 

@@ -29,9 +29,9 @@ from rag_frozen.artifacts import (
     storage_errors,
     write_artifact,
 )
-from rag_frozen.build import load_pipeline
+from rag_frozen.build import as_read, load_pipeline
 from rag_frozen.errors import ArtifactError, InputError
-from rag_frozen.evaluation.ablation.grid import WITHOUT_PASSAGES, Cell, Grid, make_grid
+from rag_frozen.evaluation.ablation.grid import PACKED, WITHOUT_PASSAGES, Cell, Grid, make_grid
 from rag_frozen.evaluation.ablation.passes import ANSWERS, SharedReader
 from rag_frozen.evaluation.ablation.stages import Costs, LoadPipeline, Report, Stages, depths_of
 from rag_frozen.evaluation.ablation.table import AblationTable, make_table, markdown_table
@@ -157,7 +157,7 @@ class _Cells:
         return runs
 
     def _read(self, group: Sequence[Cell], runs: dict[str, Path]) -> None:
-        overrides = [*group[0].overrides, *WITHOUT_PASSAGES]
+        overrides = [*group[0].overrides, *WITHOUT_PASSAGES, PACKED]
         loaded = self.stages.load(overrides=overrides, until="read")
         settings = group[0].settings.model_dump(mode="json")
         used = {name: settings[name] for name in ("reader", "prompt", "device", "dtype")}
@@ -212,6 +212,7 @@ class _Cells:
         if isinstance(packer, GreedyPacker):
             packer = copy.copy(packer)
             packer.max_passages = settings.packing.max_passages
+        packer, read, weigh = as_read(settings, packer, reader)
         corpus = self.stages.corpus(cell)
         k, depth = depths_of(settings)
         return Pipeline(
@@ -220,12 +221,13 @@ class _Cells:
             retriever=self.stages.retriever(cell),
             reranker=self.stages.reranker(cell),
             packer=packer,
-            reader=reader,
+            reader=read,
             k=k,
             rerank_depth=depth,
             recipe=settings.model_dump(mode="json"),
             artifacts={} if corpus is None else corpus.artifacts,
             confidence=partial(calibrated, **settings.confidence.model_dump()),
+            weigh=weigh,
         )
 
 
@@ -271,7 +273,7 @@ def _store(cells: _Cells, runs: dict[str, Path]) -> StoredAblation:
 def _reading_key(settings: PipelineRecipe) -> str:
     """What cells must share to use one reader in memory."""
     values = settings.model_dump(
-        mode="json", exclude={"name", "index", "retrieval", "reranker", "confidence"}
+        mode="json", exclude={"name", "index", "retrieval", "reranker", "reading", "confidence"}
     )
     values["packing"].pop("max_passages")
     return json.dumps(values, sort_keys=True)

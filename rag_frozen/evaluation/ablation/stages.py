@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from rag_frozen.artifacts import atomic_write_text, file_sha256, fingerprint
 from rag_frozen.build import fuse_by
-from rag_frozen.evaluation.ablation.grid import Cell
+from rag_frozen.evaluation.ablation.grid import PACKED, Cell
 from rag_frozen.evaluation.ablation.passes import (
     RANKINGS,
     SCORES,
@@ -155,7 +155,7 @@ class Stages:
     def _load(
         self, cell: Cell, changes: Sequence[str], until: Literal["retrieve", "rerank"]
     ) -> Pipeline:
-        return self.load(overrides=[*cell.overrides, *changes], until=until)
+        return self.load(overrides=[*cell.overrides, *changes, PACKED], until=until)
 
     def _retrieve(self, cells: Sequence[Cell]) -> None:
         wanted: dict[str, tuple[Cell, Any, int]] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_frozen.artifacts import write_artifact
+from rag_frozen.build import as_read
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.pipeline import KeepOrder, NoPacking, NoReader, NoRetrieval, Pipeline
@@ -67,10 +68,10 @@ def examples(n: int = 5) -> ExampleSet:
     return ExampleSet("cities", tuple(asked), "2" * 64)
 
 
-def grid(folder: Path, **changes: Any) -> AblationRecipe:
+def grid(folder: Path, *, reading: str = "{kind: packed}", **changes: Any) -> AblationRecipe:
     """The recipe of the grid over a base that is written to ``folder``."""
     base = folder / "base.yaml"
-    base.write_text(BASE)
+    base.write_text(f"{BASE}reading: {reading}\n")
     return AblationRecipe.model_validate({**GRID, "pipeline": str(base), **changes})
 
 
@@ -115,16 +116,21 @@ class World:
         self.loaded.append(f"{until} {retrieval.kind} {reranker.kind}")
         chosen = Cross(self) if isinstance(reranker, CrossEncoder) and until != "retrieve" else None
         prompted = settings.prompt if isinstance(settings.prompt, SoftPromptSettings) else None
-        reading = until == "read"
+        packing, reader, weigh = as_read(
+            settings,
+            packer(settings) if until == "read" else NoPacking(),
+            Titles(self, None if prompted is None else str(prompted.path))
+            if until == "read"
+            else NoReader(),
+        )
         return Pipeline(
             name=settings.name,
             store=Texts(),
             retriever=self._retriever(retrieval),
             reranker=chosen or KeepOrder(),
-            packer=packer(settings) if reading else NoPacking(),
-            reader=Titles(self, None if prompted is None else str(prompted.path))
-            if reading
-            else NoReader(),
+            packer=packing,
+            reader=reader,
+            weigh=weigh,
             k=getattr(retrieval, "k", 1),
             rerank_depth=min(reranker.depth or 99, getattr(retrieval, "k", 1)),
             recipe=settings.model_dump(mode="json"),

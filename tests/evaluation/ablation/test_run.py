@@ -85,6 +85,33 @@ def test_a_cell_gives_the_scores_of_its_pipeline_run_alone(whole):
         }
 
 
+def test_cells_that_read_passages_one_by_one_share_what_is_read(tmp_path: Path):
+    each = "{kind: each, scores: retrieve, weight: 0.3}"
+    recipe = grid(tmp_path, reading=each)
+    world = World(leaning=0.0)
+    done = run_ablation(recipe, examples(), root=tmp_path, load=world)
+    assert max(world.prompts.values()) == 1
+    stored = cells_of(done.folder)
+    own = 0
+    for cell in make_grid(recipe).cells:
+        fresh = World(leaning=0.0)
+        base = make_grid(recipe).pipeline
+        one = fresh(base, root=None, overrides=cell.overrides, until="read", report=None)
+        single = evaluate(one, examples())
+        folder = run_folder(tmp_path, pipeline=cell.name, data="cities") / stored[cell.name]["run"]
+        assert read_run(folder).scored == single.scored
+        own += sum(passage.own is not None for row in single.scored for passage in row.evidence)
+    assert own > 50
+
+
+def test_scores_that_a_cell_lacks_are_told_before_anything_is_loaded(tmp_path: Path):
+    recipe = grid(tmp_path, reading="{kind: each, scores: dense}")
+    world = World()
+    with pytest.raises(RecipeError, match=r"reading\.scores is dense.*are: retrieve, bm25\."):
+        run_ablation(recipe, examples(), root=tmp_path, load=world)
+    assert world.loaded == []
+
+
 def test_one_model_is_loaded_at_a_time(tmp_path: Path):
     world = World()
     run_ablation(few(tmp_path), examples(), root=tmp_path, load=world)
