@@ -91,7 +91,7 @@ def read_examples(
                 f"{where}: the id {example.question.id!r} stands in {seen[example.question.id]} "
                 "too. Ids must be unique."
             )
-        if patterns:
+        if patterns or row.get("patterns"):
             _check_patterns(where, example.answers)
             example = replace(example, patterns=True)
         seen[example.question.id] = where.removeprefix(f"{path}, ")

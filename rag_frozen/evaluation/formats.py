@@ -29,6 +29,7 @@ __all__ = [
 Row = Mapping[str, Any]  # Any: not checked yet
 
 _SHOWN = 80  # characters of a malformed line that a message shows
+_CURATED = re.compile(r"[^\t\n]+\t[a-z]+\t[^\t\n]+\t[^\t\n]+(\n|$)")
 
 
 def tell_format(path: Path, text: str) -> QuestionFormat:
@@ -36,13 +37,15 @@ def tell_format(path: Path, text: str) -> QuestionFormat:
 
     >>> tell_format(Path("nq-test.csv"), "who\\t['he']")
     'dpr-tsv'
+    >>> tell_format(Path("curated-test.tsv"), "2388\\tfactoid\\twhich play\\tAfter the Fall")
+    'curatedtrec'
     >>> tell_format(Path("dev.json"), '{"version": "1.1", "data": [{"paragraphs": []}]}')
     'squad'
     """
-    name = path.name.removesuffix(".gz")
-    if name.endswith((".tsv", ".csv", ".txt")):
-        return "dpr-tsv"
     start = text.lstrip()[:1]
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".tsv", ".csv", ".txt")) and start != "{":  # DrQA's .txt are JSONL
+        return "curatedtrec" if _CURATED.match(text.lstrip()) else "dpr-tsv"
     whole = _whole_json(text) if start in ("[", "{") else None
     match whole:
         case {"data": [*_]}:
@@ -133,6 +136,19 @@ def _dpr_tsv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
                 f"found {line[:_SHOWN]!r}"
             )
         row = {"line": number, "question": _unquoted(question), "answers": list(answers)}
+        yield f"{path}, line {number}", row
+
+
+def _curatedtrec(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+    """CuratedTREC as first published: id, kind, question and one regular expression, by tabs."""
+    for number, line in _lines(text):
+        parts = line.split("\t")
+        if len(parts) != 4:
+            raise DataFormatError(
+                f"{path}, line {number}: expected id<TAB>kind<TAB>question<TAB>pattern, found "
+                f"{line[:_SHOWN]!r}"
+            )
+        row = {"id": parts[0], "question": parts[2], "answers": [parts[3]], "patterns": True}
         yield f"{path}, line {number}", row
 
 
@@ -229,6 +245,7 @@ FORMATS: dict[QuestionFormat, Callable[[Path, str], Iterator[tuple[str, Row]]]] 
     "squad": _squad,
     "triviaqa": _triviaqa,
     "webquestions": _webquestions,
+    "curatedtrec": _curatedtrec,
     "beir": _beir,
 }
 """The readers by name."""

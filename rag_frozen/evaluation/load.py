@@ -9,7 +9,13 @@ from rag_frozen.evaluation.datasets import read_examples, read_hub_examples, rea
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.evaluation.text_rows import read_text_rows
 from rag_frozen.recipes.ablation import AblationRecipe
-from rag_frozen.recipes.evaluation import EvalRecipe, FileData, HubQuestions, TextRows
+from rag_frozen.recipes.evaluation import (
+    EvalRecipe,
+    FileData,
+    HubQuestions,
+    PocketQuestions,
+    TextRows,
+)
 
 __all__ = ["load_examples"]
 
@@ -42,11 +48,13 @@ def _all_examples(recipe: EvalRecipe | AblationRecipe) -> ExampleSet:
             )
         case TextRows(path=path) as rows if path is not None:
             return read_text_rows(rows, path)
-        case HubQuestions(path=path) if path is not None:
-            return read_examples(path)
+        case HubQuestions(path=path) as hub if path is not None:
+            return read_examples(path, form=hub.format)
         case HubQuestions() as hub:
             return read_hub_examples(
                 hub.name, config=hub.config, split=hub.split, revision=hub.revision
             )
+        case PocketQuestions(path=path) if path is not None:
+            return read_examples(path, allow_unanswerable=True)
         case _:
             return read_pocket_examples()

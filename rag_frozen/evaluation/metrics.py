@@ -28,6 +28,7 @@ from rag_frozen.normalization import normalize_answer
 __all__ = [
     "METRIC_VERSIONS",
     "contains_answer",
+    "decomposed_pattern",
     "dpr_tokens",
     "efficientqa_match",
     "exact_match",
@@ -118,12 +119,23 @@ def regex_match(prediction: str, patterns: Sequence[str]) -> bool:
 
 
 def has_pattern(text: str, patterns: Sequence[str]) -> bool:
-    """True when a pattern is found anywhere in the text, without case (``dpr-regex-recall/1``).
+    """True when a pattern is found anywhere in the text, without case, text and pattern in NFD
+    (``dpr-regex-recall/1``). A pattern that NFD breaks is found nowhere, as in DPR's scorer.
 
-    >>> has_pattern("by S. Hawking", ["Hawk"])
-    True
+    >>> has_pattern("by S. Hawking", ["Hawk"]), has_pattern("R\u00f6ntgen", ["Ro\u0308nt"])
+    (True, True)
     """
-    return any(_pattern(one).search(text) is not None for one in patterns)
+    decomposed = unicodedata.normalize("NFD", text)
+    found = (decomposed_pattern(one) for one in patterns)
+    return any(one.search(decomposed) is not None for one in found if one is not None)
+
+
+def decomposed_pattern(written: str) -> re.Pattern[str] | None:
+    """Compile a pattern in NFD; None where it is none then (a range that begins with a mark)."""
+    try:
+        return _pattern(unicodedata.normalize("NFD", written))
+    except re.error:
+        return None
 
 
 def _pattern(written: str) -> re.Pattern[str]:

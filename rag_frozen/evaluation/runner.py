@@ -73,17 +73,18 @@ def evaluate(
     """
     scored: list[ScoredAnswer] = []
     seconds = []
+    patterns = any(example.patterns for example in data.examples)
     for chunk in answer_chunks(pipeline, data.examples, chunk_size=chunk_size, overlap=overlap):
         scored += chunk.scored
         seconds += [dict(answer.seconds) for answer in chunk.answers]
         progress(EvalProgress(len(scored), len(data.examples), running_score(scored)))
     return summarize(
-        place_losses(pipeline, scored, search_corpus=search_corpus),
+        place_losses(pipeline, scored, search_corpus=search_corpus, patterns=patterns),
         data=data.name,
         data_sha256=data.sha256,
         pipeline=pipeline.name,
         seconds=seconds,
-        patterns=any(example.patterns for example in data.examples),
+        patterns=patterns,
         metrics=metrics,
     )
 
@@ -131,13 +132,15 @@ def place_losses(
     rows: Sequence[ScoredAnswer],
     *,
     search_corpus: bool,
+    patterns: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[ScoredAnswer]:
     """Say for each wrongly answered question which stage lost it.
 
     ``search_corpus`` looks through the whole corpus for answers that retrieval did not find (about
     two minutes for half a million passages); without it such a question counts as lost by
-    retrieval. ``progress`` is told how many passages were looked at.
+    retrieval. ``patterns`` takes answers as regular expressions. ``progress`` is told how many
+    passages were looked at.
     """
     open_ones = {
         row.id: row.answers
@@ -147,7 +150,9 @@ def place_losses(
     in_corpus: dict[str, bool | None] = {}
     passages = getattr(pipeline.store, "iter_passages", None)
     if search_corpus and open_ones and passages is not None:
-        in_corpus.update(answers_in_corpus(passages(), open_ones, progress=progress))
+        in_corpus.update(
+            answers_in_corpus(passages(), open_ones, patterns=patterns, progress=progress)
+        )
     return with_losses(rows, in_corpus)
 
 

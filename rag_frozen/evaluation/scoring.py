@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rag_frozen.evaluation.examples import Example
 from rag_frozen.evaluation.metrics import (
+    contains_answer,
     exact_match,
     f1,
     has_answer,
@@ -39,8 +40,12 @@ DEEPEST = 100
 FINAL = "final"
 """The name of the ranking that packing was given."""
 
-KnownAnswers = dict[str, dict[str, bool]]
-"""By question id and passage id: whether the passage holds a gold answer."""
+Rule = Literal["tokens", "substring"]
+"""How an answer is looked for in a passage: ``metrics.has_answer`` (of patterns ``has_pattern``) or
+``metrics.contains_answer``."""
+
+KnownAnswers = dict[str, dict[tuple[Rule, str], bool]]
+"""By question id, rule and passage id: whether the passage holds a gold answer."""
 
 Stage = Literal["corpus", "retrieval", "reranking", "packing", "reading"]
 """Where a question is lost: see :mod:`rag_frozen.evaluation.funnel`."""
@@ -80,8 +85,9 @@ class ScoredAnswer:
 
     ``first_answering`` holds for each ranking the rank (from 1) of its first passage with a gold
     answer among the first ``DEEPEST``, None where there is none; ``depths`` how many were looked
-    at. ``reranked`` is how many hits packing was offered. ``in_prompt`` says whether a packed
-    passage holds a gold answer (one of which only the beginning fitted counts whole),
+    at. ``first_containing`` holds the same ranks by the substring rule; it is empty where answers
+    are patterns. ``reranked`` is how many hits packing was offered. ``in_prompt`` says whether a
+    packed passage holds a gold answer (one of which only the beginning fitted counts whole),
     ``gold_in_prompt`` whether the gold passage is packed (None where the data name none),
     ``in_corpus`` whether any passage of the corpus holds one (None until that was asked).
     ``prompt_tokens`` and ``answer_tokens`` are those of all prompts that were read.
@@ -110,6 +116,7 @@ class ScoredAnswer:
     in_corpus: bool | None = None
     lost_at: Stage | None = None
     relevance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    first_containing: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def readings(self) -> int:
@@ -187,6 +194,9 @@ def score_answer(
         exact_match=bool(example.answers) and _right(answer.text, example),
         f1=f1(answer.text, example.answers),
         first_answering={name: answering.first(ranking) for name, ranking in rankings.items()},
+        first_containing={}
+        if example.patterns
+        else {name: answering.first(one, rule="substring") for name, one in rankings.items()},
         depths={name: len(ranking[:DEEPEST]) for name, ranking in rankings.items()},
         reranked=min(offered, len(answer.hits)),
         evidence=packed,
@@ -217,7 +227,9 @@ def _right(prediction: str, example: Example) -> bool:
     return match(prediction, example.answers)
 
 
-def _answers(text: str, example: Example) -> bool:
+def _answers(text: str, example: Example, *, rule: Rule = "tokens") -> bool:
+    if rule == "substring":
+        return contains_answer(text, example.answers)
     find = has_pattern if example.patterns else has_answer
     return find(text, example.answers)
 
@@ -243,41 +255,37 @@ def _own(read: ReadAlone) -> OwnAnswer:
     )
 
 
-class _Answering:
-    """Finds the first answering hit of rankings that share most of their passages."""
-
-    def __init__(self, store: PassageStore, example: Example, known: dict[str, bool]) -> None:
-        self._store = store
-        self._example = example
-        self._known = known
-
-    def first(self, ranking: Ranking) -> int | None:
-        if not self._example.answers:
-            return None
-        ids = [hit.passage_id for hit in ranking[:DEEPEST]]
-        texts = _Texts(self._store, ids)
-        for rank, passage_id in enumerate(ids, 1):
-            if passage_id not in self._known:
-                self._known[passage_id] = _answers(texts.of(passage_id), self._example)
-            if self._known[passage_id]:
-                return rank
-        return None
-
-
 _FETCHED_AT_ONCE = 10
 
 
-class _Texts:
-    """Texts of a ranking, fetched a few at a time: most questions need the first few alone."""
+class _Answering:
+    """Finds the first answering hit of rankings that share most of their passages.
 
-    def __init__(self, store: PassageStore, ids: Sequence[str]) -> None:
-        self._get: Callable[[Sequence[str]], Sequence[Any]] = store.get
-        self._ids = ids
+    Texts are fetched a few at a time: most questions need the first few alone.
+    """
+
+    def __init__(
+        self, store: PassageStore, example: Example, known: dict[tuple[Rule, str], bool]
+    ) -> None:
+        self._store = store
+        self._example = example
+        self._known = known
         self._texts: dict[str, str] = {}
 
-    def of(self, passage_id: str) -> str:
-        if passage_id not in self._texts:
-            at = self._ids.index(passage_id)
-            passages = self._get(self._ids[at : at + _FETCHED_AT_ONCE])
+    def first(self, ranking: Ranking, *, rule: Rule = "tokens") -> int | None:
+        if not self._example.answers:
+            return None
+        ids = [hit.passage_id for hit in ranking[:DEEPEST]]
+        for at, passage_id in enumerate(ids):
+            if (rule, passage_id) not in self._known:
+                text = self._text(ids, at)
+                self._known[rule, passage_id] = _answers(text, self._example, rule=rule)
+            if self._known[rule, passage_id]:
+                return at + 1
+        return None
+
+    def _text(self, ids: Sequence[str], at: int) -> str:
+        if ids[at] not in self._texts:
+            passages = self._store.get(ids[at : at + _FETCHED_AT_ONCE])
             self._texts |= {passage.id: passage.text for passage in passages}
-        return self._texts[passage_id]
+        return self._texts[ids[at]]

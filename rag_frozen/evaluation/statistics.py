@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from rag_frozen.errors import InputError
 
 __all__ = [
     "bootstrap_interval",
+    "bootstrap_intervals",
     "holm",
     "mcnemar_p",
     "paired_bootstrap",
@@ -34,11 +35,36 @@ def bootstrap_interval(
     >>> bootstrap_interval([1.0, 1.0])
     (1.0, 1.0)
     """
-    if len(values) == 0:
-        return math.nan, math.nan
-    drawn = _resampled_means(np.asarray(values, dtype=np.float64), samples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return bootstrap_intervals({"": values}, level=level, samples=samples, seed=seed)[""]
+
+
+def bootstrap_intervals(
+    columns: Mapping[str, Sequence[float]],
+    *,
+    level: float = 0.95,
+    samples: int = 2_000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """The :func:`bootstrap_interval` of each of several means, by name; columns of one length are
+    resampled together.
+
+    >>> bootstrap_intervals({"a": [1.0, 1.0], "b": []})
+    {'a': (1.0, 1.0), 'b': (nan, nan)}
+    """
+    made: dict[str, tuple[float, float]] = {}
+    for n in {len(values) for values in columns.values()}:
+        names = [name for name, values in columns.items() if len(values) == n]
+        if n == 0:
+            made |= dict.fromkeys(names, (math.nan, math.nan))
+            continue
+        values = [np.asarray(columns[name], dtype=np.float64) for name in names]
+        drawn = _resampled_means(values, samples, seed)
+        ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1)
+        made |= {
+            name: (float(low), float(high))
+            for name, low, high in zip(names, ends[0], ends[1], strict=True)
+        }
+    return {name: made[name] for name in columns}
 
 
 def paired_bootstrap(
@@ -151,11 +177,15 @@ def _check_paired(ours: Sequence[float], theirs: Sequence[float]) -> None:
         )
 
 
-def _resampled_means(values: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
+def _resampled_means(
+    columns: Sequence[NDArray[np.float64]], samples: int, seed: int
+) -> NDArray[np.float64]:
+    """Means of each column, of one length each, in each resample: ``[columns, samples]``."""
     generator = np.random.default_rng(seed)
-    n = len(values)
-    means = [
-        values[generator.integers(0, n, (min(_AT_ONCE, samples - done), n))].mean(axis=1)
-        for done in range(0, samples, _AT_ONCE)
-    ]
-    return np.concatenate(means)
+    n = len(columns[0])
+    means = np.empty((len(columns), samples))
+    for done in range(0, samples, _AT_ONCE):
+        drawn = generator.integers(0, n, (min(_AT_ONCE, samples - done), n))
+        for place, values in enumerate(columns):
+            means[place, done : done + len(drawn)] = values[drawn].mean(axis=1)
+    return means

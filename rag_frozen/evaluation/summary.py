@@ -5,6 +5,7 @@ Knows scored answers alone, so that a stored run gives the same numbers as the r
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,13 +15,14 @@ from rag_frozen.evaluation.funnel import FunnelStage, funnel
 from rag_frozen.evaluation.metrics import METRIC_VERSIONS
 from rag_frozen.evaluation.relevance import RELEVANCE_VERSIONS, mean_relevance
 from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
-from rag_frozen.evaluation.statistics import bootstrap_interval
-from rag_frozen.evaluation.text_metrics import TEXT_METRICS, score_texts
+from rag_frozen.evaluation.statistics import bootstrap_intervals
+from rag_frozen.evaluation.text_metrics import TEXT_METRICS, score_texts, scores_of_each
 
 __all__ = ["DEPTHS", "EvalResult", "summarize"]
 
 DEPTHS = (1, 5, 20, 100)
 """The k of answer-recall@k."""
+Interval = tuple[float, float]
 _REPORTED = ("exact_match", "f1", "answer_recall")
 
 
@@ -31,8 +33,7 @@ class EvalResult:
     ``groups`` holds questions, exact match and F1 for each value of each tag; ``seconds`` the time
     a question by stage; ``recall`` answer-recall@k of each ranking (those of each retriever of a
     fusion, ``retrieve``, ``final``) for the depths that it reaches; ``gold_in_prompt`` is over the
-    questions whose data name a gold passage, None without any. The interval is (nan, nan) where no
-    question has an answer.
+    questions whose data name a gold passage, None without any.
     """
 
     data: str
@@ -40,7 +41,6 @@ class EvalResult:
     pipeline: str
     questions: int
     exact_match: float
-    exact_match_interval: tuple[float, float]
     f1: float
     recall: Mapping[str, Mapping[int, float]]
     in_prompt: float
@@ -60,13 +60,23 @@ class EvalResult:
     """The metrics that the recipe asks for beside the standing ones."""
     relevance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """nDCG, MRR and recall of each ranking against the qrels, where there are any."""
+    substring_recall: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """As ``recall``, by the substring rule; empty where the answers are patterns."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """95 % bootstrap intervals over questions of those of ``metrics`` that are means."""
+
+    @property
+    def exact_match_interval(self) -> Interval:
+        """That of exact match; (nan, nan) where no question has an answer."""
+        return self.intervals.get("exact_match", (math.nan, math.nan))
 
     @property
     def metrics(self) -> dict[str, float]:
         """The scores by the names that evaluation recipes use, in percent."""
         gold = {} if self.gold_in_prompt is None else {"gold_in_prompt": self.gold_in_prompt}
-        final = self.recall.get(FINAL, {})
-        recall = {f"answer_recall@{k}": value for k, value in final.items()}
+        recall = {f"answer_recall@{k}": v for k, v in self.recall.get(FINAL, {}).items()}
+        substring = self.substring_recall.get(FINAL, {})
+        recall |= {f"substring_recall@{k}": value for k, value in substring.items()}
         recall |= self.relevance.get(FINAL, {})
         if not self.answered:
             return recall
@@ -88,6 +98,8 @@ class EvalResult:
             standing["answer_recall"] = METRIC_VERSIONS["regex_recall"]
         if not self.answered:
             standing = {"answer_recall": standing["answer_recall"]}
+        if self.substring_recall:
+            standing["substring_recall"] = METRIC_VERSIONS["substring_recall"]
         judged = RELEVANCE_VERSIONS if self.relevance else {}
         return {**standing, **judged, **{name: TEXT_METRICS[name].version for name in self.texts}}
 
@@ -104,17 +116,19 @@ class EvalResult:
 
     def to_json(self) -> dict[str, object]:
         """The scores as plain JSON values, without the answers and without times."""
-        recall = {
-            name: {str(k): round(value, 4) for k, value in of_one.items()}
-            for name, of_one in self.recall.items()
-        }
         common: dict[str, object] = {
             "data": self.data,
             "data_sha256": self.data_sha256,
             "pipeline": self.pipeline,
             "questions": self.questions,
             **{name: round(value, 4) for name, value in self.metrics.items()},
-            "recall": recall,
+            "intervals": {
+                name: [round(end, 4) for end in ends]
+                for name, ends in self.intervals.items()
+                if not math.isnan(ends[0])
+            },
+            "recall": _by_depth(self.recall),
+            "substring_recall": _by_depth(self.substring_recall),
             "unanswerable": self.unanswerable,
         }
         if self.relevance:
@@ -177,9 +191,10 @@ def summarize(
         pipeline=pipeline,
         questions=len(asked),
         exact_match=_percent(row.exact_match for row in asked),
-        exact_match_interval=bootstrap_interval([100.0 * row.exact_match for row in asked]),
         f1=_percent(row.f1 for row in asked),
-        recall=_recall(asked),
+        recall=_recall(asked, substring=False),
+        substring_recall={} if patterns else _recall(asked, substring=True),
+        intervals=_intervals(rows, metrics if answered else None),
         in_prompt=_percent(row.in_prompt for row in asked),
         gold_in_prompt=_percent(golds) if golds else None,
         groups={
@@ -209,18 +224,56 @@ def _relevance(rows: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:
     return {name: mean_relevance(row.relevance.get(name, {}) for row in rows) for name in names}
 
 
-def _recall(rows: Sequence[ScoredAnswer]) -> dict[str, dict[int, float]]:
+def _recall(rows: Sequence[ScoredAnswer], *, substring: bool) -> dict[str, dict[int, float]]:
     names = list(dict.fromkeys(name for row in rows for name in row.depths))
-    found: dict[str, dict[int, float]] = {}
-    for name in names:
-        deepest = max(row.depths.get(name, 0) for row in rows)
-        ranks = [row.first_answering.get(name) for row in rows]
-        found[name] = {
-            k: _percent(rank is not None and rank <= k for rank in ranks)
-            for k in DEPTHS
-            if k <= deepest
+    return {
+        name: {k: _percent(hits) for k, hits in _hits(rows, name, substring=substring).items()}
+        for name in names
+        if not substring or all(name in row.first_containing for row in rows if row.depths)
+    }
+
+
+def _hits(rows: Sequence[ScoredAnswer], ranking: str, *, substring: bool) -> dict[int, list[float]]:
+    """For each k that a ranking reaches: 1 for the questions with an answering hit among k."""
+    deepest = max((row.depths.get(ranking, 0) for row in rows), default=0)
+    ranks = [
+        (row.first_containing if substring else row.first_answering).get(ranking) for row in rows
+    ]
+    return {
+        k: [float(rank is not None and rank <= k) for rank in ranks] for k in DEPTHS if k <= deepest
+    }
+
+
+def _intervals(rows: Sequence[ScoredAnswer], metrics: Sequence[str] | None) -> dict[str, Interval]:
+    """Of every metric that is a mean over questions; ``metrics`` is None without answers."""
+    asked = [row for row in rows if row.answers]
+    columns: dict[str, list[float]] = {}
+    for name, substring in (("answer_recall", False), ("substring_recall", True)):
+        if not substring or all(FINAL in row.first_containing for row in asked if row.depths):
+            hits = _hits(asked, FINAL, substring=substring)
+            columns |= {f"{name}@{k}": [100 * hit for hit in of_k] for k, of_k in hits.items()}
+    judged = [scores for row in rows if (scores := row.relevance.get(FINAL))]
+    for measure in judged[0] if judged else ():
+        columns[measure] = [100 * scores[measure] for scores in judged]
+    if metrics is not None:
+        golds = [row.gold_in_prompt for row in asked if row.gold_in_prompt is not None]
+        columns |= {
+            "exact_match": [100.0 * row.exact_match for row in asked],
+            "f1": [100 * row.f1 for row in asked],
+            "answer_in_prompt": [100.0 * row.in_prompt for row in asked],
+            **({"gold_in_prompt": [100.0 * one for one in golds]} if golds else {}),
+            **scores_of_each(
+                metrics, [row.prediction for row in asked], [row.answers for row in asked]
+            ),
         }
-    return found
+    return bootstrap_intervals(columns)
+
+
+def _by_depth(recall: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str, float]]:
+    return {
+        name: {str(k): round(value, 4) for k, value in of_one.items()}
+        for name, of_one in recall.items()
+    }
 
 
 def _mean_seconds(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
@@ -80,7 +81,9 @@ def _rows(result: EvalResult) -> Iterator[tuple[str, str, str, str]]:
         yield "all with an answer", str(result.questions), "-", "-"
         return
     exact = f"{result.exact_match:.1f}  [{low:.1f}, {high:.1f}]" if result.questions else "-"
-    yield "all with an answer", str(result.questions), exact, f"{result.f1:.1f}"
+    f1_low, f1_high = result.intervals.get("f1", (math.nan, math.nan))
+    f1 = f"{result.f1:.1f}  [{f1_low:.1f}, {f1_high:.1f}]" if result.questions else "-"
+    yield "all with an answer", str(result.questions), exact, f1
     for name, (count, matched, score) in result.groups.items():
         yield name, str(count), f"{matched:.1f}", f"{score:.1f}"
 

@@ -19,18 +19,22 @@ from rag_frozen.evaluation.metrics import (
     regex_match,
 )
 
-__all__ = ["TEXT_METRICS", "TextMetric", "normalize_label", "score_texts"]
+__all__ = ["TEXT_METRICS", "TextMetric", "normalize_label", "score_texts", "scores_of_each"]
 
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
+Each = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class TextMetric:
-    """``score`` takes predictions and, for each, its gold texts (at least one); percent."""
+    """``score`` takes predictions and, for each, its gold texts (at least one); percent. ``each``
+    gives each prediction's own score, in percent, where ``score`` is their mean; None where it is
+    of the whole set."""
 
     version: str
     definition: str
     score: Score
+    each: Each | None = None
 
 
 def score_texts(
@@ -55,6 +59,18 @@ def score_texts(
     return {name: TEXT_METRICS[name].score(predictions, golds) for name in names}
 
 
+def scores_of_each(
+    names: Sequence[str], predictions: Sequence[str], golds: Sequence[Sequence[str]]
+) -> dict[str, list[float]]:
+    """Each prediction's own score, in percent, by those of the metrics named that are means.
+
+    >>> scores_of_each(["gold_in_output", "bleu"], ["it is Rome.", "Oslo"], [["Rome"], ["Bern"]])
+    {'gold_in_output': [100.0, 0.0]}
+    """
+    chosen = {name: TEXT_METRICS[name].each for name in names if predictions}
+    return {name: each(predictions, golds) for name, each in chosen.items() if each is not None}
+
+
 def normalize_label(text: str) -> str:
     """Lower case, white space folded, a final full stop removed: what counts of a label.
 
@@ -64,20 +80,29 @@ def normalize_label(text: str) -> str:
     return " ".join(text.lower().split()).removesuffix(".").rstrip()
 
 
-def _share(
-    match: Callable[[str, Sequence[str]], bool],
+def _mean(
+    each: Each,
     predictions: Sequence[str],
     golds: Sequence[Sequence[str]],
 ) -> float:
-    right = [match(text, gold) for text, gold in zip(predictions, golds, strict=True)]
-    return 100 * sum(right) / len(right)
+    found = each(predictions, golds)
+    return sum(found) / len(found)
 
 
-def _regex_share(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+def _matches(
+    match: Callable[[str, Sequence[str]], bool],
+    predictions: Sequence[str],
+    golds: Sequence[Sequence[str]],
+) -> list[float]:
+    pairs = zip(predictions, golds, strict=True)
+    return [100.0 * match(text, gold) for text, gold in pairs]
+
+
+def _regex_matches(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> list[float]:
     import re
 
     try:
-        return _share(regex_match, predictions, golds)
+        return _matches(regex_match, predictions, golds)
     except re.error as error:
         raise InputError(
             f"regex_match was asked for, and a gold answer is no regular expression: {error}. "
@@ -105,6 +130,11 @@ def _accuracy(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> flo
     return 100 * float(accuracy_score(true, predicted))
 
 
+def _right_labels(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> list[float]:
+    true, predicted = _labels(predictions, golds)
+    return [100.0 * (one == other) for one, other in zip(true, predicted, strict=True)]
+
+
 def _macro_f1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
     from sklearn.metrics import f1_score
 
@@ -113,17 +143,20 @@ def _macro_f1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> flo
     return 100 * float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
 
 
-def _rouge(kind: str, predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+def _rouge(kind: str, predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> list[float]:
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:
         raise MissingPackageError("ROUGE needs rouge-score: pip install rouge-score") from error
     scorer = RougeScorer([kind], use_stemmer=True)
-    found = [
-        scorer.score_multi(list(gold), text)[kind].fmeasure
+    return [
+        100 * float(scorer.score_multi(list(gold), text)[kind].fmeasure)
         for text, gold in zip(predictions, golds, strict=True)
     ]
-    return 100 * float(sum(found)) / len(found)
+
+
+def _by_each(version: str, definition: str, each: Each) -> TextMetric:
+    return TextMetric(version, definition, partial(_mean, each), each)
 
 
 def _bleu(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
@@ -144,6 +177,7 @@ TEXT_METRICS: Mapping[str, TextMetric] = {
         "share of predictions equal to a gold label: lower case, white space folded, no final "
         "full stop",
         _accuracy,
+        _right_labels,
     ),
     "macro_f1": TextMetric(
         "label-macro-f1/1",
@@ -151,7 +185,7 @@ TEXT_METRICS: Mapping[str, TextMetric] = {
         _macro_f1,
     ),
     **{
-        name: TextMetric(
+        name: _by_each(
             f"rouge-score-{kind}-stemmed/1",
             f"mean over the texts of {kind}'s F-measure, Porter's stemmer on, the best gold text",
             partial(_rouge, kind),
@@ -163,20 +197,20 @@ TEXT_METRICS: Mapping[str, TextMetric] = {
         "BLEU of the whole corpus, all gold texts as references, tokens 13a, exponential smoothing",
         _bleu,
     ),
-    "efficientqa_match": TextMetric(
+    "efficientqa_match": _by_each(
         METRIC_VERSIONS["efficientqa_match"],
         "share of predictions equal to a gold answer, after NFD and SQuAD's normalisation",
-        partial(_share, efficientqa_match),
+        partial(_matches, efficientqa_match),
     ),
-    "gold_in_output": TextMetric(
+    "gold_in_output": _by_each(
         METRIC_VERSIONS["gold_in_output"],
         "share of normalised predictions that hold a normalised gold answer as a substring",
-        partial(_share, gold_in_output),
+        partial(_matches, gold_in_output),
     ),
-    "regex_match": TextMetric(
+    "regex_match": _by_each(
         METRIC_VERSIONS["regex_match"],
         "share of predictions at whose beginning a gold pattern matches, without case",
-        _regex_share,
+        _regex_matches,
     ),
 }
 """The metrics that a recipe may name beside the standing ones."""

@@ -23,7 +23,15 @@ __all__ = [
 _FIELD = re.compile(r"[A-Za-z_]\w*(\[\d+\])?")
 
 QuestionFormat = Literal[
-    "jsonl", "dpr-tsv", "dpr-json", "kilt", "squad", "triviaqa", "webquestions", "beir"
+    "jsonl",
+    "dpr-tsv",
+    "dpr-json",
+    "kilt",
+    "squad",
+    "triviaqa",
+    "webquestions",
+    "curatedtrec",
+    "beir",
 ]
 
 MetricName = Literal[
@@ -33,6 +41,10 @@ MetricName = Literal[
     "answer_recall@5",
     "answer_recall@20",
     "answer_recall@100",
+    "substring_recall@1",
+    "substring_recall@5",
+    "substring_recall@20",
+    "substring_recall@100",
     "answer_in_prompt",
     "gold_in_prompt",
     "ndcg@10",
@@ -58,9 +70,11 @@ class _Frozen(BaseModel):
 
 
 class PocketQuestions(_Frozen):
-    """The questions of the embedded encyclopedia."""
+    """The questions of the embedded encyclopedia; ``path`` names a local file of their form that is
+    read in their place."""
 
     kind: Literal["pocket"]
+    path: Path | None = None
 
 
 class FileData(_Frozen):
@@ -119,7 +133,7 @@ class TextRows(_Frozen):
 
 
 class HubQuestions(_Frozen):
-    """A hub data set; ``path`` names a local file that is read in its place."""
+    """A hub data set; ``path`` names a local file that is read in its place (in ``format``)."""
 
     kind: Literal["hub"]
     name: str
@@ -127,6 +141,7 @@ class HubQuestions(_Frozen):
     split: str
     revision: str | None = None
     path: Path | None = None
+    format: QuestionFormat | None = None
 
 
 class MetricSettings(_Frozen):

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from rag_frozen.errors import DataFormatError, InputError, ModelMissingError, RecipeError
 from rag_frozen.evaluation.datasets import read_examples, read_hub_examples, read_pocket_examples
 from rag_frozen.evaluation.load import load_examples
+from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.evaluation import EvalRecipe
+from rag_frozen.recipes.loading import list_recipes, load_recipe
 
 DATA = Path(os.environ.get("RAG_FROZEN_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -179,6 +181,28 @@ def test_a_recipes_data_carry_its_name_and_limit(tmp_path: Path):
         load_examples(EvalRecipe.model_validate({**values, "data": {"kind": "file"}}))
 
 
+RECIPES = [
+    name
+    for name in list_recipes("eval")
+    if not name.startswith(("task-", "prompt-"))  # rows of other fields
+]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_data_file_of_every_recipe_can_be_replaced(tmp_path: Path, name: str):
+    path = written(tmp_path / "mine.jsonl", {"id": "x", "question": "who", "answers": ["he"]})
+    kind = AblationRecipe if name.startswith("ablation-") else EvalRecipe
+    recipe = load_recipe(name, kind, folder="eval", overrides=[f"data.path={path}"])
+    loaded = load_examples(recipe)
+    assert [one.question.id for one in loaded.examples] == ["x"]
+    assert loaded.name == name
+    forced = ["data.kind=hub", "data.name=a/b", "data.split=c", "data.format=kilt"]
+    if recipe.data.kind == "hub":
+        forced = [f"data.path={path}", *forced]
+        with pytest.raises(DataFormatError, match="no question"):
+            load_examples(load_recipe(name, kind, folder="eval", overrides=forced))
+
+
 def test_hub_rows_are_numbered_and_hashed_by_content(monkeypatch: pytest.MonkeyPatch):
     datasets = pytest.importorskip("datasets")
     rows = [{"question": "who", "answer": ["a"]}, {"question": "what", "answer": ["b", "c"]}]
@@ -241,6 +265,7 @@ def test_natural_questions_with_gold_passages_are_read():
         ({"answer": {"value": "he", "aliases": ["him", "he"]}}, ("he", "him")),
         ({"possible_answers": '["he", "him"]'}, ("he", "him")),
         ({"answers": ["he"], "question_id": "tc_1"}, ("he",)),
+        ({"answer": ["he", "him"]}, ("he", "him")),  # NQ-open
     ],
 )
 def test_hub_rows_are_read_as_the_data_sets_name_them(

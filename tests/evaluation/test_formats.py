@@ -142,6 +142,25 @@ def test_wrong_entries_are_named(tmp_path: Path, name: str, text: str, said: str
         read_examples(tmp_path / name)
 
 
+CURATED = "2388\tfactoid\twhich play\tAfter the Fall|Finishing the Play\n2193\tfactoid\twho\t[xy]\n"
+
+
+def test_curatedtrec_is_read_as_first_published_as_drqa_has_it_and_as_dpr_has_it(tmp_path: Path):
+    first, drqa, dpr = (tmp_path / name for name in ("test.tsv", "CuratedTrec-test.txt", "t.csv"))
+    first.write_text(CURATED)
+    drqa.write_text('{"question": "which play", "answer": ["After the Fall|Finishing the Play"]}\n')
+    dpr.write_text("which play\t['After the Fall|Finishing the Play']\n")
+    for path in (first, drqa, dpr):
+        found = read_examples(path, patterns=True).examples[0]
+        assert (found.question.text, found.patterns) == ("which play", True)
+        assert found.answers == ("After the Fall|Finishing the Play",)
+    assert [one.question.id for one in read_examples(first).examples] == ["2388", "2193"]
+    assert read_examples(first).examples[1].patterns  # told by the form
+    first.write_text(CURATED + "broken\tline\n")
+    with pytest.raises(DataFormatError, match="line 3: expected id<TAB>kind"):
+        read_examples(first)
+
+
 def test_answers_may_be_patterns(tmp_path: Path):
     path = tmp_path / "curatedtrec-test.csv"
     path.write_text("who\t['R(o|ö)me|Roma']\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,29 @@ def test_the_corpus_is_searched_for_what_retrieval_missed():
     assert (first.in_corpus, first.lost_at) == (True, "retrieval")  # rome stands in p1
     assert second.in_corpus is True
     assert next(stage.stage for stage in result.funnel) == "corpus"
+
+
+def test_patterns_are_searched_as_patterns():
+    passages = [[Passage("1", "", "born in 1895"), Passage("2", "", "R\u00f6ntgen")]]
+    answers = {
+        "a": [r"18\d\d"],
+        "b": [r"19\d\d"],
+        "c": ["x", "ro\u0308nt"],
+        "d": ["[\u00e0-\u00fc]"],
+    }
+    found = answers_in_corpus(passages, answers, patterns=True)
+    assert found == {"a": True, "b": False, "c": True, "d": False}
+
+
+def test_the_funnel_looks_for_patterns_in_the_corpus():
+    rows = tuple(
+        replace(one, answers=("r[o]me$",) if one.answers else (), patterns=True)
+        for one in data().examples
+    )
+    narrow = pipeline(store=Whole(), k=1, rerank_depth=1)
+    result = evaluate(narrow, replace(data(), examples=rows), search_corpus=True)
+    assert [one.in_corpus for one in result.scored if one.answers] == [False, False]
+    assert {one.lost_at for one in result.scored if not one.exact_match} <= {"corpus", None}
 
 
 def test_answers_are_found_by_whole_tokens_in_a_row():

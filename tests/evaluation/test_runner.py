@@ -75,7 +75,35 @@ def test_metrics_carry_their_versions():
         "exact_match": "squad-exact-match/1",
         "f1": "squad-f1/1",
         "answer_recall": "dpr-answer-recall/1",
+        "substring_recall": "substring-answer-recall/1",
     }
+
+
+def test_every_mean_has_its_interval():
+    result = evaluate(pipeline(), data(), metrics=["gold_in_output", "bleu"])
+    for name, value in result.metrics.items():
+        if name == "bleu":  # of the whole corpus
+            assert name not in result.intervals
+            continue
+        low, high = result.intervals[name]
+        assert low <= value <= high, name
+    assert result.intervals["exact_match"] == result.exact_match_interval == (0.0, 100.0)
+    stored = result.to_json()
+    assert stored["intervals"]["f1"] == [0.0, 100.0]  # type: ignore[index]
+
+
+def test_recall_by_substring_stands_beside_recall_by_tokens():
+    rows = (Example(Question("1", "which city"), ("om",)), Example(Question("2", "x"), ("Rome",)))
+    result = evaluate(pipeline(), ExampleSet("part", rows, "0" * 64))
+    assert result.recall["final"] == {1: 50.0}
+    assert result.substring_recall["final"] == {1: 100.0}
+    assert result.metrics["substring_recall@1"] == 100.0
+    patterns = evaluate(
+        pipeline(),
+        ExampleSet("part", tuple(replace(row, patterns=True) for row in rows), "0" * 64),
+    )
+    assert patterns.substring_recall == {}
+    assert "substring_recall" not in patterns.metric_versions
 
 
 def test_the_reader_alone_is_given_each_questions_gold_passage():

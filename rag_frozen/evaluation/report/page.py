@@ -92,28 +92,38 @@ def page_environment() -> Environment:
     )
 
 
-def _tiles(result: EvalResult) -> list[tuple[str, str, str]]:
-    """(name, value, note) of the scores at the top."""
-    low, high = result.exact_match_interval
-    interval = "" if math.isnan(low) else f"95 % interval {low:.1f} to {high:.1f}"
+def _tiles(result: EvalResult) -> list[tuple[str, str, str, str]]:
+    """(name, value, interval, note) of the scores at the top."""
     found = [
-        ("exact match", f"{result.exact_match:.1f}", interval),
-        ("F1", f"{result.f1:.1f}", f"{result.questions:,} questions with an answer"),
+        ("exact_match", "exact match", result.exact_match, ""),
+        ("f1", "F1", result.f1, ""),
     ]
-    for k, value in result.recall.get(FINAL, {}).items():
-        found.append((f"answer-recall@{k}", f"{value:.1f}", "of the final ranking"))
+    final = result.recall.get(FINAL, {})
     found += [
-        (name, f"{value:.1f}", "as the recipe asks for") for name, value in result.texts.items()
+        (f"answer_recall@{k}", f"answer-recall@{k}", v, "final ranking") for k, v in final.items()
+    ]
+    found += [
+        (name, name, value, "" if name in result.intervals else "of the whole set")
+        for name, value in result.texts.items()
     ]
     judged = result.relevance.get(FINAL, {})
     found += [
-        (name, f"{judged[name]:.1f}", "against qrels, final ranking")
+        (name, name, judged[name], "against qrels, final ranking")
         for name in ("ndcg@10", "mrr@10")
         if name in judged
     ]
     if result.recall:
-        found.append(("answer in the prompt", f"{result.in_prompt:.1f}", "of the questions, in %"))
-    return found
+        found.append(("answer_in_prompt", "answer in the prompt", result.in_prompt, ""))
+    if result.recall and result.gold_in_prompt is not None:
+        found.append(("gold_in_prompt", "gold passage in the prompt", result.gold_in_prompt, ""))
+    return [
+        (shown, f"{value:.1f}", _interval(result, name), note) for name, shown, value, note in found
+    ]
+
+
+def _interval(result: EvalResult, name: str) -> str:
+    low, high = result.intervals.get(name, (math.nan, math.nan))
+    return "" if math.isnan(low) else f"{low:.1f} to {high:.1f}"
 
 
 def _funnel(result: EvalResult) -> Markup | None:
