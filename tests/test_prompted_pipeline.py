@@ -4,6 +4,7 @@ refused when they are another reader's or unproven; answers below a confidence a
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,18 @@ def test_an_ensemble_of_a_recipe_answers_by_vote(root: Path, heads: dict[str, Pa
     assert answer.generation == votes[0][0]
     assert 0 < votes[0][1].agreement <= 1
     assert answer.confidence == pytest.approx(votes[0][1].confidence)
+    warmer = ["confidence.temperature=4", "confidence.bias=-1"]
+    calibrated = load_pipeline(
+        "pocket",
+        root=root,
+        overrides=[*SMALL, *warmer, f"prompt={{kind: ensemble, paths: {paths}}}"],
+    )
+    kept = calibrated.ask(QUESTIONS[0])
+    p = votes[0][1].confidence
+    assert kept.confidence == pytest.approx(1 / (1 + math.e * ((1 - p) / p) ** 0.25), rel=1e-6)
+    withheld = calibrated.ask(QUESTIONS[0], min_confidence=kept.confidence + 1e-3)
+    assert withheld.abstained
+    assert not calibrated.ask(QUESTIONS[0], min_confidence=kept.confidence - 1e-3).abstained
 
 
 def test_a_question_that_dense_retrieval_encoded_is_not_encoded_again(

@@ -5,28 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from rag_frozen.cli.options import EXIT_CODES, Json, Overrides, Root
 
-if TYPE_CHECKING:
-    from rag_frozen.prompting.heads import Head
-    from rag_frozen.reader.prefix_reader import PrefixLMReader
-    from rag_frozen.reader.transformers_reader import TransformersReader
-
 __all__ = ["prompts_app"]
 
 prompts_app = typer.Typer(help="Trained soft prompts.", no_args_is_help=True)
 
-_PROBES = (
-    "who wrote the origin of species",
-    "how deep is lake baikal",
-    "Which physicist discovered X-rays in 1895?",
-    "what is the capital of france",
-)
-"""Questions on which ``verify`` compares log-probabilities, closed book."""
+_SHOWN = "who wrote the origin of species"
+"""The question for which ``show`` makes an input-dependent prompt, where none is given."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a trained prompt.")]
 
@@ -62,14 +52,23 @@ def study(
 
 
 @prompts_app.command("verify", epilog=EXIT_CODES)
-def verify(folder: Folder, as_json: Json = False) -> None:
-    """Prove a prompt again: base unchanged, output changed, nothing lost on disk, gain recorded.
+def verify(
+    folder: Folder,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The training's data.path: measure the gain again on its rows."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove a prompt again: base unchanged, output changed, nothing lost on disk, and a gain (as
+    it was recorded, or measured again with --data).
 
     Example: rag-frozen prompts verify heads/prompt-reading-static/0123456789abcdef
     """
     from rag_frozen.errors import CheckFailedError
+    from rag_frozen.training.prompt_verification import verify_prompt
 
-    found = _verified(folder)
+    found = verify_prompt(folder, data=data)
     if as_json:
         print(json.dumps(found))
     else:
@@ -93,10 +92,11 @@ def show(
     Example: rag-frozen prompts show FOLDER --question "who wrote hamlet"
     """
     from rag_frozen.prompting.nearest import nearest_tokens
+    from rag_frozen.training.prompt_verification import open_prompt
     from rag_frozen.types import Context, Question
 
-    reader, head = _loaded(folder)
-    text = question or _PROBES[0]
+    reader, head = open_prompt(folder)
+    text = question or _SHOWN
     vectors = head.generate([Context(Question("0", text), text, 0)])[0]
     rows = nearest_tokens(vectors, reader.embedding_table, token=reader.token_text, k=k)
     if as_json:
@@ -120,11 +120,12 @@ def attention(
     from rag_frozen.errors import InputError
     from rag_frozen.prompting.heads import DependentHead
     from rag_frozen.prompting.pictures import draw_attention
+    from rag_frozen.training.prompt_verification import open_prompt
     from rag_frozen.types import Context, Question
 
     if out.suffix.lower() not in (".svg", ".png"):
         raise InputError(f"{out.name}: name the picture .svg or .png")
-    _, head = _loaded(folder)
+    _, head = open_prompt(folder)
     if not isinstance(head, DependentHead):
         raise InputError(
             f"The prompt in {folder} is static: it is the same for every question. Show it with: "
@@ -148,8 +149,9 @@ def export(
     from rag_frozen.prompting.heads import StaticHead
     from rag_frozen.prompting.peft_adapters import export_peft
     from rag_frozen.reader.transformers_reader import TransformersReader
+    from rag_frozen.training.prompt_verification import open_prompt
 
-    reader, head = _loaded(folder)
+    reader, head = open_prompt(folder)
     if not isinstance(head, StaticHead) or not isinstance(reader, TransformersReader):
         what = f"for {reader.name}" if isinstance(head, StaticHead) else "an input-dependent one"
         raise InputError(
@@ -200,74 +202,3 @@ def import_(
             notes="imported from PEFT",
         )  # fmt: skip
     print(f"written: {out} ({head.length} vectors for {reader.name})")
-
-
-def _loaded(folder: Path) -> tuple[PrefixLMReader | TransformersReader, Head]:
-    """The reader that a prompt's manifest names, and the prompt over it."""
-    from pydantic import TypeAdapter
-
-    from rag_frozen.artifacts import load_manifest
-    from rag_frozen.prompting.loading import load_prompt
-    from rag_frozen.reader.make import make_reader
-    from rag_frozen.recipes.pipeline import ReaderSettings
-
-    recipe = load_manifest(folder, kind="head").recipe
-    adapter: TypeAdapter[Any] = TypeAdapter(ReaderSettings)  # Any: a union of settings
-    reader = make_reader(adapter.validate_python(recipe["reader"]), dtype="float32")
-    head = load_prompt(
-        folder,
-        reader_digest=reader.base_digest,
-        device=reader.embedding_table.device,
-        accept_unproven=True,
-    )
-    return reader, head
-
-
-def _verified(folder: Path) -> dict[str, Any]:  # Any: JSON values
-    """The proof, made again for all that needs no training data; the gain as it was recorded."""
-    from tempfile import TemporaryDirectory
-
-    from rag_frozen.artifacts import verify as verify_artifact
-    from rag_frozen.prompting.heads import DependentHead, load_head, save_head
-    from rag_frozen.prompting.proof import prove_head
-    from rag_frozen.reader.freezing import weights_digest
-    from rag_frozen.types import Context, Question
-
-    manifest = verify_artifact(folder, kind="head")
-    reader, head = _loaded(folder)
-    contexts = [
-        Context(Question(str(number), text), text, 0) for number, text in enumerate(_PROBES)
-    ]
-    with TemporaryDirectory() as scratch:
-        save_head(Path(scratch), head, reader=reader.name, reader_digest=reader.base_digest)
-        loaded = load_head(
-            Path(scratch),
-            reader_digest=reader.base_digest,
-            encoder=head.encoder if isinstance(head, DependentHead) else None,
-            device=reader.embedding_table.device,
-        )
-        difference, same, after = prove_head(
-            reader, head, loaded, contexts, ["yes"] * len(contexts)
-        )
-    faults = []
-    if weights_digest(reader.model) != reader.digest:
-        faults.append("the frozen reader's weights changed")
-    if not difference > 0:
-        faults.append("the prompt does not change what the reader writes")
-    if not same or after != 0:
-        faults.append("the prompt is not the same after saving and loading")
-    recorded: dict[str, Any] = {}
-    if (folder / "proof.json").is_file():
-        recorded = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
-        faults += [fault for fault in recorded["faults"] if fault not in faults]
-    gain = {name: recorded[name] for name in ("plain", "conditioned", "p") if name in recorded}
-    return {
-        "reader": reader.name,
-        "reader_weights": reader.base_digest,
-        "largest_difference_of_logprobs": difference,
-        "bitwise_the_same_after_loading": same,
-        "difference_after_loading": after,
-        "trained_parameters": manifest.counts.get("trained_parameters"),
-        "exact_match_on_validation": gain or None,
-        "faults": faults,
-    }

@@ -34,7 +34,7 @@ def run_training(
         return
     print(f"{'Was there already' if done.reused else 'Trained'}: {done.folder}")
     for name, value in done.metrics.items():
-        print(f"  {name}: {value:.4g}")
+        print(f"  {name}: {f'{value:,.0f}' if abs(value) >= 1_000 else f'{value:.4g}'}")
     for fault in done.faults:
         print(f"  not good: {fault}", file=sys.stderr)
 

@@ -6,7 +6,7 @@ Pure functions over confidences in [0, 1] and whether each answer was right.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 _CLOSEST = 1e-6
-_STEPS = 50
+_STEPS = 60
+"""Halvings of an interval: to the last bit."""
+_PRIOR = 0.01
 _STEEPEST, _FLATTEST = 0.05, 20.0
 """Slopes of the fitted line are kept between these: temperatures of 20 to 0.05."""
 
@@ -94,8 +96,9 @@ def expected_calibration_error(
 def fit_calibration(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
     """Fit temperature and bias by maximum likelihood (Platt 1999), on validation answers.
 
-    The line is found by Newton's method with a weak prior on its slope (variance 100), so that
-    answers which a threshold separates perfectly do not drive it to infinity.
+    The slope has a weak prior (variance 100), so that answers which a threshold separates perfectly
+    do not drive it to infinity. Both are found by halving: the likelihood is concave, so its
+    derivative by the bias, and then that of the best bias by the slope, has one root.
 
     Raises:
         InputError: when all answers are right or all are wrong: there is nothing to fit.
@@ -107,19 +110,36 @@ def fit_calibration(confidences: Sequence[float], right: Sequence[bool]) -> Cali
             "right: some must be right and some wrong."
         )
     p = p.clip(_CLOSEST, 1 - _CLOSEST)
-    inputs = np.stack([np.log(p / (1 - p)), np.ones_like(p)], axis=1)
-    weights = np.array([1.0, 0.0])
-    prior = np.diag([0.01, 0.0])
+    logits = np.log(p / (1 - p))
+
+    def misfit(slope: float) -> NDArray[np.float64]:
+        """How far each answer is from the line of this slope with its best bias."""
+        return _sigmoid(slope * logits + _best_bias(slope * logits, hit)) - hit
+
+    def too_steep(slope: float) -> bool:
+        return float(misfit(slope) @ logits) + _PRIOR * (slope - 1) > 0
+
+    slope = _halved(_STEEPEST, _FLATTEST, too_steep)
+    return Calibration(1 / slope, _best_bias(slope * logits, hit))
+
+
+def _best_bias(logits: NDArray[np.float64], hit: NDArray[np.bool_]) -> float:
+    """The bias with which as many are expected to be right as are right."""
+    far = float(np.abs(logits).max()) + math.log(len(hit)) + 1
+    return _halved(-far, far, lambda bias: bool(_sigmoid(logits + bias).sum() > hit.sum()))
+
+
+def _halved(low: float, high: float, beyond: Callable[[float], bool]) -> float:
+    """Where ``beyond`` becomes true between ``low`` and ``high``; an end where it does not."""
     for _ in range(_STEPS):
-        made = 1 / (1 + np.exp(-(inputs @ weights)))
-        gradient = inputs.T @ (made - hit) + prior @ (weights - np.array([1.0, 0.0]))
-        curvature = (inputs * (made * (1 - made))[:, None]).T @ inputs + prior
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
-        weights = weights - step
-        weights[0] = min(max(weights[0], _STEEPEST), _FLATTEST)
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    return Calibration(float(1 / weights[0]), float(weights[1]))
+        middle = (low + high) / 2
+        low, high = (low, middle) if beyond(middle) else (middle, high)
+    return (low + high) / 2
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    halved: NDArray[np.float64] = 0.5 * (1 + np.tanh(logits / 2))
+    return halved
 
 
 def risk_coverage(

@@ -22,6 +22,7 @@ from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.models.state_memory import StateMemory
+from rag_frozen.prompting.inject import prepend_to_right_padded
 from rag_frozen.reader.freezing import freeze
 
 __all__ = ["InputEncoder"]
@@ -127,11 +128,10 @@ class InputEncoder:
         ids, mask = self._padded(rows)
         self.texts_encoded += len(rows)
         embeds = self._model.get_input_embeddings()(ids)
-        front = vectors.to(embeds).expand(len(rows), -1, -1)
-        seen = torch.cat([torch.ones_like(mask[:, :1]).expand(-1, len(vectors)), mask], dim=1)
-        made = self._model(
-            inputs_embeds=torch.cat([front, embeds], dim=1), attention_mask=seen.long()
-        )
+        front = vectors.expand(len(rows), -1, -1)
+        joined, lengths = prepend_to_right_padded(front, embeds, mask.sum(dim=1))
+        seen = torch.arange(joined.shape[1], device=self._device)[None] < lengths[:, None]
+        made = self._model(inputs_embeds=joined, attention_mask=seen.long())
         states: Tensor = made.last_hidden_state
         return states, seen
 

@@ -70,11 +70,15 @@ def open_questions(
     questions are left out. Contexts are kept in a file below ``cache``.
     """
     overrides = list(settings.overrides)
+    if settings.file is not None:
+        overrides.append(f"data.path={(study.data_path or Path()) / settings.file}")
     recipe = load_recipe(settings.recipe, EvalRecipe, folder="eval", overrides=overrides)
     examples = [one for one in load_examples(recipe).examples if one.answers]
-    examples = examples[: study.limit]
+    limits = [limit for limit in (settings.limit, study.limit) if limit is not None]
+    examples = examples[: min(limits, default=None)]
     pipeline = settings.pipeline or recipe.pipeline
-    own = [f"reader={json.dumps(reader.model_dump(mode='json'))}", "reading={kind: packed}"]
+    mine = f"reader={json.dumps(reader.model_dump(mode='json'))}"
+    own = [*settings.pipeline_overrides, mine, "reading={kind: packed}"]
     resolved = load_recipe(pipeline, PipelineRecipe, folder="pipelines", overrides=own)
     found = load_pipeline(pipeline, root=root, overrides=own, until="retrieve").artifacts
     asked = [one.question for one in examples]

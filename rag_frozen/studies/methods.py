@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from rag_frozen.artifacts import ArtifactKind, load_manifest
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.prompting.ensemble import vote
@@ -24,30 +25,32 @@ from rag_frozen.studies.settings import PromptStudy, StudyTask, TrainedMethod
 from rag_frozen.training.prompt_data import PromptRow
 from rag_frozen.training.prompt_settings import FullTuning, PromptTraining
 from rag_frozen.training.prompt_task import TrainableReader
-from rag_frozen.types import Context, Generation
+from rag_frozen.types import Context, Generation, Question
 
 __all__ = [
     "Conditioned",
     "answer",
     "conditioned",
     "perplexity",
+    "trained_parameters",
     "training_of",
     "voted",
     "with_shots",
     "with_text",
 ]
 
+_CHECKPOINT_EVERY = 25
+"""Steps of a training that a kill may cost."""
 _SPARE = 8
 """Tokens that are left free when shots are put into the window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioned:
-    """A reader with what conditions it, and the parameters that were trained for it."""
+    """A reader with what conditions it."""
 
     reader: TrainableReader
     head: PromptGenerator | None
-    trained_parameters: int
 
 
 def training_of(
@@ -71,7 +74,7 @@ def training_of(
         max_source_tokens=task.max_source_tokens,
         max_target_tokens=task.max_target_tokens,
         validate_every=task.validate_every,
-        checkpoint_every=task.validate_every,
+        checkpoint_every=min(task.validate_every, _CHECKPOINT_EVERY),
         early_stopping=task.early_stopping,
     )
 
@@ -83,16 +86,9 @@ def conditioned(
 
     Prompts whose proof failed (no gain on validation, say) are taken too: a study reports them.
     """
-    from rag_frozen.artifacts import load_manifest
-
-    full = isinstance(method.head, FullTuning)
-    counts = load_manifest(folder, kind="model" if full else "head").counts
-    trained = int(counts["trained_parameters"])
-    if full:
+    if isinstance(method.head, FullTuning):
         assert isinstance(settings, PrefixReader)  # training refuses others
-        return Conditioned(
-            make_reader(settings.model_copy(update={"model": str(folder)})), None, trained
-        )
+        return Conditioned(make_reader(settings.model_copy(update={"model": str(folder)})), None)
     head = load_prompt(
         folder,
         reader_digest=reader.base_digest,
@@ -100,7 +96,13 @@ def conditioned(
         dtype=reader.embedding_table.dtype,
         accept_unproven=True,
     )
-    return Conditioned(reader, head, trained)
+    return Conditioned(reader, head)
+
+
+def trained_parameters(method: TrainedMethod, folder: Path) -> int:
+    """How many parameters a training trained."""
+    kind: ArtifactKind = "model" if isinstance(method.head, FullTuning) else "head"
+    return load_manifest(folder, kind=kind).counts["trained_parameters"]
 
 
 def answer(with_what: Conditioned, contexts: Sequence[Context]) -> list[Generation]:
@@ -171,22 +173,24 @@ def perplexity(
 ) -> tuple[float, list[float]]:
     """Perplexity a token of the targets given the sources, and each piece's mean log-probability.
 
-    No prompt is put in: a prompt leaves the model as it is, and only what changes the model can
-    forget. Tokens are the reader's; the end token is not counted.
+    A prompt is left on, as where it was forgotten to take off: without it the model is the plain
+    one. Tokens are the reader's; the end token is not counted.
 
     Raises:
         InputError: when there is nothing to score.
     """
     if not sources:
         raise InputError("There is no text to measure perplexity on.")
-    reader = with_what.reader
+    reader, head = with_what.reader, with_what.head
     prompts = reader.encode_prompts(sources)
     answers = [ids[:-1] for ids in reader.encode_answers(targets)]
+    contexts = [Context(Question(str(n), text), text, 0) for n, text in enumerate(sources)]
     total, count = 0.0, 0
     means = []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
-        scored = reader.answer_logprobs(prompts[rows], answers[rows], None).double()
+        vectors = None if head is None else head.generate(contexts[rows])
+        scored = reader.answer_logprobs(prompts[rows], answers[rows], vectors).double()
         sums = scored.sum(dim=1).tolist()
         for value, ids in zip(sums, answers[rows], strict=True):
             total += value

@@ -29,6 +29,7 @@ __all__ = [
     "PlainMethod",
     "PromptStudy",
     "QuestionsEvaluation",
+    "RatesFrom",
     "RowsEvaluation",
     "StudyTask",
     "TrainedMethod",
@@ -66,13 +67,18 @@ class FewShotMethod(_Frozen):
 
 
 class TrainedMethod(_Frozen):
-    """A static prompt, an input-dependent one, or full tuning, each seed trained on its own."""
+    """A static prompt, an input-dependent one, or full tuning, each seed trained on its own.
+
+    Of ``learning_rates`` (the optimiser's own where there are none) the one whose training with
+    the first seed answers the most validation rows is used for all seeds, the first of equals.
+    """
 
     kind: Literal["trained"]
     name: str = Field(pattern=_NAME)
     head: Annotated[StaticPrompt | InputDependentPrompt | FullTuning, Field(discriminator="kind")]
     optimiser: OptimiserSettings
-    seeds: tuple[int, ...] | None = None
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    seeds: tuple[int, ...] | None = Field(None, min_length=1)
     """The study's seeds where it is None."""
 
 
@@ -97,10 +103,16 @@ class QuestionsEvaluation(_Frozen):
     kind: Literal["questions"]
     name: str = Field(pattern=_NAME)
     recipe: str
+    file: str | None = None
+    """Below the study's ``data_path``: the evaluation recipe's ``data.path``."""
     overrides: tuple[str, ...] = ()
-    """Of the evaluation recipe, such as ``data.path=FILE``."""
+    """Of the evaluation recipe."""
     pipeline: str | None = None
     """In place of the recipe's own."""
+    pipeline_overrides: tuple[str, ...] = ()
+    """Of the pipeline's recipe, such as ``index=NAME``."""
+    limit: int | None = Field(None, ge=1)
+    """The first so many questions."""
 
 
 class RowsEvaluation(_Frozen):
@@ -116,7 +128,8 @@ class PerplexityEvaluation(_Frozen):
     """Perplexity of a text file: what forgetting looks like.
 
     The text's paragraphs are cut into pieces; of each the first ``source_words`` are given and the
-    next ``target_words`` are scored. Only methods that change the model can change it.
+    next ``target_words`` are scored. Written prompts are left out; a trained one is left on, for
+    without it the model is the plain one, bit by bit.
     """
 
     kind: Literal["perplexity"]
@@ -132,10 +145,27 @@ EvaluationSettings = Annotated[
 ]
 
 
+class RatesFrom(_Frozen):
+    """Where learning rates are taken from: an earlier search over ``task`` (and ``reader``, the
+    same one where it is None)."""
+
+    task: str
+    reader: str | None = None
+
+
 class StudyTask(_Frozen):
-    """What all methods are trained on, alike, and what they are measured on."""
+    """What all methods are trained on, alike, and what they are measured on.
+
+    ``readers`` and ``methods`` name those of the study that are compared on this task (all where
+    they are None); ``texts`` are tried by written methods in place of their own; ``rates_from``
+    takes over learning rates that were chosen elsewhere, in place of a search here.
+    """
 
     name: str = Field(pattern=_NAME)
+    readers: tuple[str, ...] | None = Field(None, min_length=1)
+    methods: tuple[str, ...] | None = Field(None, min_length=1)
+    texts: tuple[str, ...] | None = Field(None, min_length=1)
+    rates_from: RatesFrom | None = None
     data: PromptData
     evaluations: tuple[EvaluationSettings, ...] = Field(min_length=1)
     steps: int = Field(ge=1)
@@ -189,6 +219,51 @@ class PromptStudy(_Frozen):
                 )
         named = {one for pair in self.comparisons for one in (pair.ours, pair.theirs)}
         named |= {one for one in (self.upper, self.lower) if one is not None}
+        named |= {one for task in self.tasks for one in task.methods or ()}
         if unknown := named - set(names):
             raise ValueError(f"no method is called {sorted(unknown)}; there are {names}")
         return self
+
+    @model_validator(mode="after")
+    def _tasks_fit(self) -> PromptStudy:
+        tasks = {task.name: task for task in self.tasks}
+        if len(tasks) != len(self.tasks):
+            raise ValueError(f"two tasks have one name: {sorted(one.name for one in self.tasks)}")
+        for task in self.tasks:
+            readers = set(task.readers or ())
+            source = task.rates_from
+            if source is not None:
+                readers |= {source.reader} if source.reader else set()
+                if source.task not in tasks or tasks[source.task].rates_from is not None:
+                    raise ValueError(
+                        f"the task {task.name} takes its rates from {source.task!r}, which is no "
+                        "task that searches for its own"
+                    )
+            if unknown := readers - set(self.readers):
+                raise ValueError(
+                    f"the task {task.name} names readers {sorted(unknown)}; there are "
+                    f"{sorted(self.readers)}"
+                )
+            methods = self.methods_of(task)
+            for method in methods:
+                if isinstance(method, EnsembleMethod) and method.of not in {
+                    one.name for one in methods
+                }:
+                    raise ValueError(
+                        f"the task {task.name} has the ensemble {method.name} without {method.of}"
+                    )
+        return self
+
+    def methods_of(self, task: StudyTask) -> tuple[Method, ...]:
+        """The methods that are compared on a task, in the study's order."""
+        wanted = task.methods
+        return tuple(one for one in self.methods if wanted is None or one.name in wanted)
+
+    def seeds_of(self, method: TrainedMethod) -> tuple[int, ...]:
+        """The seeds of a trained method."""
+        return self.seeds if method.seeds is None else method.seeds
+
+    def trained(self, name: str) -> TrainedMethod:
+        """A trained method by its name, which must be there."""
+        [found] = [m for m in self.methods if isinstance(m, TrainedMethod) and m.name == name]
+        return found

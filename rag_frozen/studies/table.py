@@ -1,4 +1,5 @@
-"""The table of a study: means over seeds, intervals, paired tests, the share of the gap closed."""
+"""The table of a study: means over seeds, intervals, paired tests, the share of the gap that is
+closed, and what confidences are worth."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from rag_frozen.evaluation.statistics import (
     paired_bootstrap,
     sign_flip_p,
 )
+from rag_frozen.studies.confidence import ConfidenceRow, confidence_row
 from rag_frozen.studies.settings import PromptStudy
 
 __all__ = ["ComparedRow", "Measured", "MethodRow", "StudyTable", "make_table"]
@@ -40,6 +42,7 @@ class Measured:
     note: str = ""
     perplexity: float | None = None
     logprobs: tuple[float, ...] = ()
+    confidences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,8 @@ class MethodRow:
 
     ``exact_match_sd`` is the standard deviation between seeds (None of a single one);
     ``gap_closed`` the share of the upper method's gain over the lower one, in percent;
-    ``milliseconds`` a question, of the reader with what conditions it, None where answers were
-    combined and not written.
+    ``milliseconds`` a question, of the reader with what conditions it (an ensemble's: of all its
+    members); ``seconds_trained`` of one seed.
     """
 
     reader: str
@@ -66,6 +69,7 @@ class MethodRow:
     trained_parameters: int
     trained_share: float
     milliseconds: float | None
+    seconds_trained: float
     gap_closed: float | None
     perplexity: float | None
     note: str
@@ -97,13 +101,14 @@ class StudyTable:
     name: str
     methods: tuple[MethodRow, ...]
     compared: tuple[ComparedRow, ...]
+    confidences: tuple[ConfidenceRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """The rows as plain JSON values."""
         return asdict(self)
 
     def to_markdown(self) -> str:
-        """Two tables to paste."""
+        """Tables to paste."""
         lines = [
             f"# {self.name}",
             "",
@@ -119,6 +124,21 @@ class StudyTable:
                 "| --- | --- | --- | --- | --- | ---: | ---: |",
                 *(_compared_line(row) for row in self.compared),
             ]
+        if self.confidences:
+            lines += [
+                "",
+                "| reader | trained on | measured on | method | calibration error | calibrated | "
+                "mean risk | wrong among the surest 25 / 50 / 75 / 100 % |",
+                "| --- | --- | --- | --- | ---: | ---: | ---: | --- |",
+                *(_confidence_line(row) for row in self.confidences),
+            ]
+        notes = [(row, row.note) for row in self.methods if row.note]
+        if notes:
+            lines.append("")
+            lines += [
+                f"- {row.reader}, {row.task}, {row.evaluation}, {row.method}: {note}"
+                for row, note in notes
+            ]
         return "\n".join(lines) + "\n"
 
 
@@ -128,10 +148,14 @@ def make_table(study: PromptStudy, measured: Sequence[Measured]) -> StudyTable:
     for one in measured:
         methods = cells.setdefault((one.reader, one.task, one.evaluation), {})
         methods.setdefault(one.method, []).append(one)
-    rows, compared = [], []
+    rows, compared, sure = [], [], []
     for place, by_method in cells.items():
         bounds = _bounds(study, by_method)
         rows += [_row(place, name, runs, bounds) for name, runs in by_method.items()]
+        for name, runs in by_method.items():
+            judged = [(run.confidences, run.exact_match) for run in runs]
+            if (row := confidence_row((*place, name), judged)) is not None:
+                sure.append(row)
         for wanted in study.comparisons:
             ours, theirs = by_method.get(wanted.ours), by_method.get(wanted.theirs)
             if ours and theirs and ours[0].exact_match and theirs[0].exact_match:
@@ -146,7 +170,7 @@ def make_table(study: PromptStudy, measured: Sequence[Measured]) -> StudyTable:
                 *place, wanted.ours, wanted.theirs, 100 * mean, (100 * low, 100 * high), p, p_holm
             )
         )
-    return StudyTable(study.name, tuple(rows), tuple(lines))
+    return StudyTable(study.name, tuple(rows), tuple(lines), tuple(sure))
 
 
 def _means(runs: Sequence[Measured]) -> list[float]:
@@ -194,6 +218,7 @@ def _row(
         trained_parameters=first.trained_parameters,
         trained_share=100 * first.trained_parameters / max(1, first.reader_parameters),
         milliseconds=1_000 * seconds / (len(runs) * len(matched)) if seconds and answered else None,
+        seconds_trained=sum(run.seconds_trained for run in runs) / len(runs),
         gap_closed=None
         if bounds is None or mean is None
         else 100 * (mean - bounds[0]) / (bounds[1] - bounds[0]),
@@ -218,6 +243,14 @@ def _method_line(row: MethodRow) -> str:
     return (
         f"| {row.reader} | {row.task} | {row.evaluation} | {row.method} | {row.seeds} | {scores} | "
         f"{trained if row.trained_parameters else '0'} | {milliseconds} | {closed} |"
+    )
+
+
+def _confidence_line(row: ConfidenceRow) -> str:
+    risks = " / ".join(f"{risk:.1f}" for risk in row.risk_at)
+    return (
+        f"| {row.reader} | {row.task} | {row.evaluation} | {row.method} | {row.error:.1f} | "
+        f"{row.error_calibrated:.1f} | {row.risk_area:.1f} | {risks} |"
     )
 
 

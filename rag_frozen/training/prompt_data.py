@@ -6,6 +6,7 @@ import random
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from rag_frozen.training.sources import hub_rows, map_rows, read_rows
 from rag_frozen.types import Context, Kept, Question
 
 __all__ = ["PromptRow", "PromptRows", "load_prompt_rows", "load_source"]
+
+
+_BLOCK, _BLOCKS = 50, 10
+"""Rows of a block, and blocks of which one is the test part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,15 @@ class PromptRows:
         if len(weights) > 1:
             return rows[chance.randrange(len(rows))]
         turn, at = divmod(number, len(rows))
-        order = list(range(len(rows)))
-        random.Random(f"{seed}:order:{turn}").shuffle(order)
-        return rows[order[at]]
+        return rows[_order(len(rows), f"{seed}:order:{turn}")[at]]
+
+
+@lru_cache(maxsize=2)
+def _order(n: int, seed: str) -> tuple[int, ...]:
+    """``0 .. n - 1`` in an order of their own; remembered, for it is asked once an example."""
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return tuple(order)
 
 
 def load_prompt_rows(data: PromptData, *, template: PromptTemplate, seed: int) -> PromptRows:
@@ -104,7 +115,11 @@ def load_source(
     """
     if isinstance(task, TextTask):
         raw = hub_rows(task.hub) if path is None else read_json_lines(path / task.file)
-        return [_text_row(task, row, number) for number, row in enumerate(raw)]
+        return [
+            _text_row(task, row, number)
+            for number, row in enumerate(raw)
+            if _in_part(number, task.part)
+        ]
     source = ReadingSource(
         name=task.name,
         file=task.file,
@@ -112,7 +127,17 @@ def load_source(
         max_rank=task.max_rank,
         min_overlap=task.min_overlap,
     )
-    return _reading_rows(task, list(read_rows(source, path)), template, seed)
+    kept = [row for n, row in enumerate(read_rows(source, path)) if _in_part(n, task.part)]
+    return _reading_rows(task, kept, template, seed)
+
+
+def _in_part(number: int, part: str | None) -> bool:
+    """Whether a file's row belongs to a part of it.
+
+    >>> [_in_part(number, "test") for number in (0, 449, 450, 499, 500, 950)]
+    [False, False, True, True, False, True]
+    """
+    return part is None or (number // _BLOCK % _BLOCKS == _BLOCKS - 1) == (part == "test")
 
 
 def _reading_rows(

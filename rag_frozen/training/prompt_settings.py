@@ -59,6 +59,10 @@ class TextStart(_Frozen):
     text: str = Field(min_length=1)
 
 
+Part = Literal["train", "test"]
+"""Of a file without splits of its own every tenth block of 50 rows is the test part, the others are
+the training part: neighbouring rows, which are often alike, stay together."""
+
 Start = Annotated[RandomStart | SampledStart | LabelsStart | TextStart, Field(discriminator="kind")]
 
 
@@ -107,6 +111,8 @@ class ReadingTask(_Frozen):
     file: str
     hub: HubData | None = None
     weight: float = Field(1.0, gt=0)
+    part: Part | None = None
+    """All rows where it is None."""
     n_passages: int = Field(1, ge=1)
     max_rank: int | None = None
     min_overlap: float | None = None
@@ -125,6 +131,8 @@ class TextTask(_Frozen):
     file: str
     hub: HubData | None = None
     weight: float = Field(1.0, gt=0)
+    part: Part | None = None
+    """All rows where it is None."""
     input: str
     question: str | None = None
     target: str

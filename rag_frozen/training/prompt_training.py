@@ -6,8 +6,7 @@ import json
 import logging
 import math
 import shutil
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +28,9 @@ from rag_frozen.evaluation.statistics import mcnemar_p
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.parameters import parameter_counts
 from rag_frozen.models.source import resolve_model
-from rag_frozen.prompting.generator import CrossAttentionGenerator, GeneratorConfig
-from rag_frozen.prompting.heads import DependentHead, Head, StaticHead, load_head, save_head
+from rag_frozen.prompting.heads import Head, load_head, save_head
 from rag_frozen.prompting.input_encoder import InputEncoder
-from rag_frozen.prompting.proof import PromptProof, prove_head
-from rag_frozen.prompting.soft_prompt import (
-    SoftPrompt,
-    from_labels,
-    from_tokens,
-    random_vectors,
-    sampled,
-)
+from rag_frozen.prompting.proof import PromptProof, prove_head, time_head
 from rag_frozen.reader.freezing import weights_digest
 from rag_frozen.reader.make import make_reader
 from rag_frozen.reader.prefix_lm_weights import load_prefix_lm, save_trained
@@ -47,30 +38,48 @@ from rag_frozen.reader.prefix_reader import PrefixLMReader
 from rag_frozen.recipes.pipeline import PrefixReader
 from rag_frozen.training.loop import LoopResult, Progress, run_loop
 from rag_frozen.training.prompt_data import PromptRows, load_prompt_rows
-from rag_frozen.training.prompt_settings import (
-    FullTuning,
-    InputDependentPrompt,
-    LabelsStart,
-    PromptTraining,
-    RandomStart,
-    SampledStart,
-    StaticPrompt,
-    TextStart,
-)
+from rag_frozen.training.prompt_settings import FullTuning, PromptData, PromptTraining
+from rag_frozen.training.prompt_start import begin_head, input_encoder
 from rag_frozen.training.prompt_task import PromptTask, TrainableReader, score_rows
 
-__all__ = ["PromptReport", "train_prompt"]
+__all__ = ["AtHand", "PromptReport", "data_hashes", "train_prompt"]
 
 _LOG = logging.getLogger(__name__)
 _PROVEN_ON = 16
 """Validation rows on which the proof compares log-probabilities."""
-_COUNTED = 20_000
-"""Training examples in which tokens are counted for a sampled start."""
+_MEASURED = (
+    "plain",
+    "conditioned",
+    "p",
+    "largest_difference",
+    "difference_after_loading",
+    "plain_milliseconds",
+    "conditioned_milliseconds",
+)
+"""Of a proof, what the manifest holds too."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """What a caller that trains often has already: the frozen ``reader`` of the recipe, the
+    ``encoder`` that its head reads with; and, asked only when there is something to train, the
+    recipe's ``rows`` and ``plain``, the plain reader's exact match on each validation row."""
+
+    reader: TrainableReader
+    encoder: InputEncoder | None = None
+    rows: Callable[[], PromptRows] | None = None
+    plain: Callable[[], Sequence[bool]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptReport:
-    """A finished training: its folder, metrics, seconds, and what is wrong with it (nothing)."""
+    """A finished training: its folder, metrics, seconds, and what is wrong with it (nothing).
+
+    ``metrics`` holds exact match in percent on the validation rows, ``plain`` of the reader alone,
+    the paired test's ``p``; of a prompt also the largest change of a log-probability, its trained
+    parameters, in number and in percent of the reader's, and the milliseconds that it adds to a
+    question, in number and in percent of reading without it.
+    """
 
     folder: Path
     metrics: dict[str, float]
@@ -83,8 +92,16 @@ def train_prompt(
     settings: PromptTraining,
     root: Path | None,
     report: Callable[[Progress], None] = lambda progress: None,
+    *,
+    at_hand: AtHand | None = None,
 ) -> PromptReport:
     """Train what the recipe describes; an unfinished training of it is continued.
+
+    Args:
+        settings: the recipe.
+        root: artifacts' folder.
+        report: is told the progress.
+        at_hand: what need not be loaded or measured again.
 
     The artifact holds the head (or, for full tuning, the tuned model), ``curves.json`` and
     ``proof.json``. A head whose proof fails is written too, so that it can be looked at; pipelines
@@ -97,21 +114,28 @@ def train_prompt(
     full = isinstance(settings.head, FullTuning)
     device = choose_device()
     precision = "float32" if full else "auto"
-    reader = make_reader(settings.reader, dtype=precision)  # type: ignore[arg-type]
-    encoder = _input_encoder(settings.head, device)
+    known = at_hand or AtHand(make_reader(settings.reader, dtype=precision))  # type: ignore[arg-type]
+    encoder = known.encoder or input_encoder(settings.head, device)
     recipe = settings.model_dump(mode="json")
     recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
-    inputs = {"reader": reader.base_digest, **_data_hashes(settings)}
+    inputs = {"reader": known.reader.base_digest, **data_hashes(settings.data)}
     if encoder is not None:
         inputs["encoder"] = encoder.digest
     identity = fingerprint(recipe, inputs)
     home = name_folder(root, "model" if full else "head", name=settings.name)
     if (done := _finished(home / identity, "model" if full else "head")) is not None:
         return done
-    rows = load_prompt_rows(settings.data, template=settings.template, seed=settings.seed)
-    plain, _ = score_rows(reader, None, rows.validation)
+    rows = (
+        known.rows()
+        if known.rows
+        else load_prompt_rows(settings.data, template=settings.template, seed=settings.seed)
+    )
+    reader = known.reader
+    plain = list(known.plain()) if known.plain else score_rows(reader, None, rows.validation)[0]
+    if full and at_hand is not None:
+        reader = make_reader(settings.reader, dtype="float32")  # the caller's stays frozen
     torch.manual_seed(settings.seed)
-    head = _begin(settings, reader, encoder, rows)
+    head = begin_head(settings, reader, encoder, rows)
     if head is None:
         _unfreeze(reader)
     else:
@@ -145,6 +169,7 @@ def train_prompt(
         else:
             proof = _proven(draft, reader, head, encoder, rows, plain)
         total, _ = parameter_counts(reader.model)
+        draft.measures |= {name: float(proof[name]) for name in _MEASURED if name in proof}
         draft.counts |= {
             "steps": int(result.metrics[-1]["step"]),
             "trained_parameters": trained,
@@ -155,94 +180,8 @@ def train_prompt(
         _write_json(draft / "curves.json", _curves(result))
         _plot(draft / "loss.svg", result, settings.name)
     shutil.rmtree(unfinished, ignore_errors=True)
-    metrics = {"exact_match": proof["conditioned"], "plain": proof["plain"], "p": proof["p"]}
+    metrics = _metrics(draft.measures, draft.counts)
     return PromptReport(home / identity, metrics, result.seconds, tuple(proof["faults"]))
-
-
-def _input_encoder(head: object, device: torch.device) -> InputEncoder | None:
-    if not isinstance(head, InputDependentPrompt):
-        return None
-    return InputEncoder(
-        resolve_model(head.encoder),
-        device=device,
-        dtype=choose_dtype(device),
-        max_tokens=head.max_tokens,
-    )
-
-
-def _begin(
-    settings: PromptTraining,
-    reader: TrainableReader,
-    encoder: InputEncoder | None,
-    rows: PromptRows,
-) -> Head | None:
-    """A fresh head, its random parts drawn from the recipe's seed."""
-    chance = torch.Generator().manual_seed(settings.seed)
-    table = reader.embedding_table
-    match settings.head:
-        case FullTuning():
-            return None
-        case StaticPrompt(length=length, start=start):
-            return StaticHead(SoftPrompt(_start(start, length, reader, rows, settings, chance)))
-        case InputDependentPrompt() as wanted:
-            assert encoder is not None
-            config = GeneratorConfig(
-                encoder.width,
-                int(table.shape[1]),
-                n_queries=wanted.n_queries,
-                n_static=wanted.n_static,
-                width=wanted.width,
-                depth=wanted.depth,
-                heads=wanted.heads,
-                inner=wanted.inner,
-                encoder_prompt=wanted.encoder_prompt,
-            )
-            static = None
-            if wanted.n_static:
-                start = SampledStart()
-                static = _start(start, wanted.n_static, reader, rows, settings, chance)
-            norm = float(table.detach().float().norm(dim=1).mean())
-            module = CrossAttentionGenerator(config, reader_norm=norm, static=static)
-            return DependentHead(module, encoder, reads=wanted.reads)
-
-
-def _start(
-    start: object,
-    length: int,
-    reader: TrainableReader,
-    rows: PromptRows,
-    settings: PromptTraining,
-    chance: torch.Generator,
-) -> torch.Tensor:
-    table = reader.embedding_table
-    match start:
-        case RandomStart():
-            return random_vectors(length, int(table.shape[1]), generator=chance)
-        case SampledStart(most=most):
-            ids = _frequent(reader, rows, settings.seed, most)
-            return sampled(table, ids, length, generator=chance)
-        case LabelsStart(labels=labels, most=most):
-            words = [ids[:-1] for ids in reader.encode_answers(labels)]
-            ids = _frequent(reader, rows, settings.seed, most)
-            return from_labels(table, words, length, fill=ids, generator=chance)
-        case TextStart(text=text):
-            [written] = reader.encode_answers([text])
-            return from_tokens(table, written[:-1], length)
-        case _:
-            raise RecipeError(f"{start!r} is no way to begin a prompt.")
-
-
-def _frequent(reader: TrainableReader, rows: PromptRows, seed: int, most: int) -> list[int]:
-    """The most frequent tokens of training prompts, equal counts by id."""
-    texts = [rows.pick(number, seed).context.prompt for number in range(_sample_size(rows))]
-    counts: Counter[int] = Counter()
-    for ids in reader.encode_prompts(texts):
-        counts.update(ids)
-    return sorted(counts, key=lambda token: (-counts[token], token))[:most]
-
-
-def _sample_size(rows: PromptRows) -> int:
-    return min(_COUNTED, sum(len(of_one) for _, of_one in rows.training))
 
 
 def _unfreeze(reader: TrainableReader) -> None:
@@ -293,7 +232,11 @@ def _proven(
         validation_rows=len(plain),
     )
     draft.digests |= {"reader_before": proof.base_before, "reader_after": proof.base_after}
-    return proof.to_json()
+    without, with_it = time_head(
+        reader, loaded, [row.context for row in shown], [row.target for row in shown]
+    )
+    times = {"plain_milliseconds": 1_000 * without, "conditioned_milliseconds": 1_000 * with_it}
+    return {**proof.to_json(), **times}
 
 
 def _tuned(
@@ -321,10 +264,10 @@ def _tuned(
     }
 
 
-def _data_hashes(settings: PromptTraining) -> dict[str, str]:
+def data_hashes(data: PromptData) -> dict[str, str]:
     """SHA-256 of each local file, or name and revision of each hub data set."""
-    tasks = [*settings.data.sources, *settings.data.validation]
-    path = settings.data.path
+    tasks = [*data.sources, *data.validation]
+    path = data.path
     if path is None:
         hubs = [task.hub for task in tasks if task.hub is not None]
         return {f"hub/{hub.name}": hub.revision or "unpinned" for hub in hubs}
@@ -335,11 +278,26 @@ def _data_hashes(settings: PromptTraining) -> dict[str, str]:
 def _finished(folder: Path, kind: str) -> PromptReport | None:
     if not (folder / MANIFEST_NAME).exists():
         return None
-    load_manifest(folder, kind=kind)  # type: ignore[arg-type]
+    manifest = load_manifest(folder, kind=kind)  # type: ignore[arg-type]
     proof = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
     curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-    metrics = {"exact_match": proof["conditioned"], "plain": proof["plain"], "p": proof["p"]}
+    metrics = _metrics({**proof, **manifest.measures}, manifest.counts)
     return PromptReport(folder, metrics, curves["seconds"], tuple(proof["faults"]), reused=True)
+
+
+def _metrics(measures: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, float]:
+    """What a training prints at its end."""
+    found = {"exact_match": measures["conditioned"], "plain": measures["plain"]}
+    found["p"] = measures["p"]
+    trained, total = counts["trained_parameters"], counts["reader_parameters"]
+    found |= {"trained_parameters": trained, "trained_percent": 100 * trained / max(1, total)}
+    if "largest_difference" in measures:
+        found["largest_difference_of_logprobs"] = measures["largest_difference"]
+    if "plain_milliseconds" in measures:
+        without, with_it = measures["plain_milliseconds"], measures["conditioned_milliseconds"]
+        found["added_milliseconds"] = with_it - without
+        found["added_time_percent"] = 100 * (with_it - without) / without
+    return found
 
 
 def _curves(result: LoopResult) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ def reader_job(settings: ReaderTraining) -> Job:
     encoder = resolve_model(settings.encoder).path
     recipe = settings.model_dump(mode="json")
     recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
+    if settings.layers is None:
+        recipe.pop("layers")  # a recipe without it is the same as before there was a choice
     data = settings.data
     sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
     hashes = data_hashes(data.path, data.passages, sources)
@@ -61,6 +64,8 @@ def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:
     """The model to train: the encoder's layers, or one that was trained before."""
     if settings.start_from is None:
         config = PrefixLMConfig(max_position_embeddings=settings.max_position_embeddings)
+        if settings.layers is not None:
+            config = replace(config, num_hidden_layers=settings.layers)
         return begin_from_minilm(encoder, config)
     model = load_prefix_lm(resolve_model(settings.start_from).path, encoder)
     found = model.config.max_position_embeddings
@@ -68,6 +73,11 @@ def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:
         raise RecipeError(
             f"{settings.start_from} has {found} positions, the recipe says "
             f"{settings.max_position_embeddings}. Set max_position_embeddings: {found}."
+        )
+    if settings.layers not in (None, model.config.num_hidden_layers):
+        raise RecipeError(
+            f"{settings.start_from} has {model.config.num_hidden_layers} layers, the recipe says "
+            f"{settings.layers}. Leave layers out, or train the start with them."
         )
     model.requires_grad_(True)
     model.word_embeddings.requires_grad_(False)

@@ -122,6 +122,9 @@ class ReaderTraining(_Frozen):
     """A prefix language model that was trained before (``pocket-lm``, by its folder), in place of
     the encoder's layers."""
     max_position_embeddings: int = Field(1_024, ge=64)
+    layers: int | None = Field(None, ge=1)
+    """So many of the encoder's layers, its first ones; all of them where it is None. Models of
+    several sizes are trained by one recipe: ``--set layers=2 --set name=pocket-lm-2``."""
     template: PromptTemplate
     data: DataSettings
     mixture: MixtureSettings = MixtureSettings()

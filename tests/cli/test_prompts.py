@@ -57,6 +57,29 @@ def test_a_good_prompt_is_verified_and_a_changed_file_is_noticed(static: Path, c
     assert found["exact_match_on_validation"] == {"plain": 10.0, "conditioned": 20.0, "p": 0.01}
 
 
+def test_the_gain_is_measured_again_where_the_data_is_given(tmp_path: Path, capsys):
+    from rag_frozen.training.prompt_training import train_prompt
+    from tests.tiny import save_reader_and_rows
+    from tests.training.test_prompt_training import settings
+
+    save_reader_and_rows(tmp_path)
+    done = train_prompt(settings(tmp_path, steps=1), tmp_path / "root")
+    recorded = json.loads((done.folder / "proof.json").read_text())
+    with pytest.raises(CheckFailedError, match="no gain"):
+        command("verify", done.folder, "--data", tmp_path, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["measured_again"]
+    gain = found["exact_match_on_validation"]
+    assert gain == {name: recorded[name] for name in ("plain", "conditioned", "p")}
+    assert found["trained_parameters"] == 3 * 32
+    assert found["milliseconds_plain"] > 0
+
+
+def test_a_prompt_of_elsewhere_has_no_gain_to_measure(static: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="was not trained here"):
+        command("verify", static, "--data", tmp_path)
+
+
 def test_a_prompt_without_gain_fails_its_verification(tmp_path: Path, capsys):
     head = StaticHead(SoftPrompt(torch.ones(1, 384)))
     folder = written(tmp_path / "head", head, POCKET, faults=["no gain"])

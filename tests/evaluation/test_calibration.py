@@ -67,6 +67,33 @@ def test_nothing_to_fit_is_told(right: list[bool]):
         fit_calibration([0.5] * len(right), right)
 
 
+def test_a_line_is_found_where_confidences_are_high_and_close_together():
+    """Steps by curvature alone run away here: the answers' logits lie far from zero."""
+    right = [n % 2 == 0 for n in range(200)]
+    sure = [0.99 if one != (n % 20 < 2) else 0.97 for n, one in enumerate(right)]
+    fitted = fit_calibration(sure, right)
+    made = [calibrated(p, temperature=fitted.temperature, bias=fitted.bias) for p in (0.99, 0.97)]
+    for p, level in zip((0.99, 0.97), made, strict=True):
+        share = [one for one, said in zip(right, sure, strict=True) if said == p]
+        assert level == pytest.approx(sum(share) / len(share), abs=0.01)
+
+
+@given(answers)
+def test_fitting_never_makes_the_answers_less_likely(pairs):
+    confidences, right = [p for p, _ in pairs], [hit for _, hit in pairs]
+    if len(set(right)) < 2:
+        return
+
+    def surprise(temperature: float, bias: float) -> float:
+        told = [calibrated(p, temperature=temperature, bias=bias) for p in confidences]
+        kept = [min(max(p, 1e-6), 1 - 1e-6) for p in told]
+        lost = -sum(math.log(p if hit else 1 - p) for p, hit in zip(kept, right, strict=True))
+        return lost + 0.005 * (1 / temperature - 1) ** 2
+
+    fitted = fit_calibration(confidences, right)
+    assert surprise(fitted.temperature, fitted.bias) <= surprise(1.0, 0.0) + 1e-3
+
+
 def test_wrong_lengths_and_values_are_told():
     with pytest.raises(InputError, match="1 confidences and 2 judgements"):
         reliability([0.5], [True, False])

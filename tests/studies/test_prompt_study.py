@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,16 @@ from pydantic import ValidationError
 
 from rag_frozen.evaluation.statistics import sign_flip_p
 from rag_frozen.recipes.loading import load_recipe
-from rag_frozen.studies import methods, prompt_study
+from rag_frozen.studies import cells, methods
+from rag_frozen.studies.confidence import confidence_row
 from rag_frozen.studies.methods import with_shots
 from rag_frozen.studies.prompt_study import run_study
-from rag_frozen.studies.settings import PromptStudy, TrainedMethod
+from rag_frozen.studies.settings import (
+    PromptStudy,
+    RowsEvaluation,
+    TrainedMethod,
+    WrittenMethod,
+)
 from rag_frozen.studies.table import Measured, make_table
 from rag_frozen.training.prompt_data import PromptRow
 from rag_frozen.types import Context, Question
@@ -111,19 +119,17 @@ def test_a_study_measures_every_method_and_a_second_run_trains_and_reads_nothing
     rows = {(row.evaluation, row.method): row for row in done.table.methods}
     assert set(rows) == {
         *(("all", m) for m in ("plain", "written", "few-shot", "static", "ensemble", "full")),
-        ("text", "plain"),
-        ("text", "full"),
+        *(("text", m) for m in ("plain", "static", "full")),
     }
     assert rows["all", "static"].seeds == 2
     assert rows["all", "static"].questions == 12
     assert rows["all", "static"].trained_parameters == 3 * 32
     assert rows["all", "plain"].trained_parameters == 0
     assert rows["all", "full"].trained_share > 50
-    plain, full = rows["text", "plain"].perplexity, rows["text", "full"].perplexity
+    plain, static, full = (rows["text", m].perplexity for m in ("plain", "static", "full"))
     assert plain is not None
-    assert full is not None
     assert plain > 1
-    assert full != plain
+    assert len({plain, static, full}) == 3
     assert "validation exact match" in rows["all", "written"].note
     [compared] = done.table.compared
     assert (compared.ours, compared.theirs) == ("static", "plain")
@@ -132,14 +138,106 @@ def test_a_study_measures_every_method_and_a_second_run_trains_and_reads_nothing
     assert "| static - plain |" in text
     assert "perplexity" in text
 
-    def nothing(*_: object) -> None:
+    def nothing(*_: object, **__: object) -> None:
         raise AssertionError("a finished cell was read again")
 
-    monkeypatch.setattr(prompt_study, "answer", nothing)
+    for name in ("answer", "perplexity"):
+        monkeypatch.setattr(cells, name, nothing)
     stored = (done.folder / "table.json").read_bytes()
     again = run_study(recipe(home), root=home / "root")
     assert again.table == done.table
     assert (again.folder / "table.json").read_bytes() == stored
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_study_has_a_table_of_what_is_finished_and_goes_on_to_the_same(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = run_study(recipe(home), root=tmp_path / "whole").table
+    kept = cells.answer
+    calls: list[int] = []
+
+    def dies(*arguments: Any) -> Any:  # Any: whatever answer takes and gives
+        calls.append(1)
+        if len(calls) == 8:  # plain, two texts, written, few-shot, static 0, full 0, static 1
+            raise Killed
+        return kept(*arguments)
+
+    monkeypatch.setattr(cells, "answer", dies)
+    with pytest.raises(Killed):
+        run_study(recipe(home), root=tmp_path / "killed")
+    left = json.loads((tmp_path / "killed" / "studies" / "tiny" / "table.json").read_text())
+    seeds = {row["method"]: row["seeds"] for row in left["methods"] if row["evaluation"] == "all"}
+    assert seeds == {"plain": 1, "written": 1, "few-shot": 1, "static": 1, "full": 1}
+    monkeypatch.undo()
+    told: list[str] = []
+    resumed = run_study(recipe(home), root=tmp_path / "killed", tell=told.append).table
+    assert not any("training" in line for line in told)
+    assert len(told) == 2  # the cell that died, and its perplexity
+    for ours, theirs in zip(resumed.methods, whole.methods, strict=True):
+        assert (ours.method, ours.exact_match, ours.f1, ours.perplexity) == (
+            theirs.method, theirs.exact_match, theirs.f1, theirs.perplexity,
+        )  # fmt: skip
+    assert resumed.compared == whole.compared
+
+
+def searching(home: Path) -> PromptStudy:
+    """A task that tries two learning rates, and one that takes over the one that was chosen."""
+    plain = recipe(home)
+    [task] = plain.tasks
+    rows = [one for one in task.evaluations if one.kind == "rows"]
+    first = task.model_copy(update={"evaluations": tuple(rows), "methods": ("static",)})
+    second = first.model_dump(mode="json") | {
+        "name": "again",
+        "rates_from": {"task": "colours"},
+        "methods": ["plain", "written", "static"],
+        "texts": ["the only text"],
+        "readers": ["tiny"],
+    }
+    values = plain.model_dump(mode="json")
+    values["tasks"] = [first.model_dump(mode="json"), second]
+    values["name"] = "searching"
+    values["methods"][3]["learning_rates"] = [1e-2, 2e-2]
+    return PromptStudy.model_validate(values)
+
+
+def test_the_rate_that_answers_most_validation_rows_is_used_for_every_seed_and_taken_over(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from rag_frozen.studies import bench
+
+    trained: list[tuple[str, int, float]] = []
+    kept = bench.train_prompt
+
+    def scores(recipe: Any, *arguments: Any, **more: Any) -> Any:  # Any: as train_prompt
+        done = kept(recipe, *arguments, **more)
+        rate = recipe.optimiser.learning_rate
+        trained.append((recipe.name.split("-")[-2], recipe.seed, rate))
+        return replace(done, metrics={**done.metrics, "exact_match": 1e3 * rate})
+
+    monkeypatch.setattr(bench, "train_prompt", scores)
+    table = run_study(searching(home), root=tmp_path).table
+    assert trained == [
+        ("colours", 0, 1e-2),
+        ("colours", 0, 2e-2),
+        ("colours", 1, 2e-2),
+        ("again", 0, 2e-2),
+        ("again", 1, 2e-2),
+    ]
+    notes = {(row.task, row.method): row.note for row in table.methods}
+    assert notes["colours", "static"] == (
+        "learning rate 0.02 (validation exact match 0.01: 10.0, 0.02: 20.0)"
+    )
+    assert notes["again", "static"] == "learning rate as on colours"
+    assert notes["again", "written"].startswith("'the only text'")
+    assert set(notes) == {("colours", "static"), *(("again", m) for m in table_methods())}
+
+
+def table_methods() -> tuple[str, ...]:
+    return ("plain", "written", "static")
 
 
 def test_all_trainings_of_a_task_share_data_steps_and_validation_rows(home: Path):
@@ -186,9 +284,17 @@ def test_shots_stand_before_the_prompt_as_many_as_fit():
         ({"methods": [{"kind": "ensemble", "name": "e", "of": "x"}]}, "no trained method"),
         ({"upper": "fuller"}, "no method is called"),
         ({"comparisons": [{"ours": "static", "theirs": "nothing"}]}, "no method is called"),
+        ({"tasks": [{"name": "a", "methods": ["none"]}]}, "no method is called"),
+        ({"tasks": [{"name": "a", "methods": ["ensemble"]}]}, "ensemble without static"),
+        ({"tasks": [{"name": "a", "readers": ["large"]}]}, "names readers"),
+        ({"tasks": [{"name": "a", "rates_from": {"task": "b"}}]}, "no task that searches"),
+        ({"tasks": [{"name": "a"}, {"name": "a"}]}, "two tasks have one name"),
     ],
 )
 def test_a_recipe_whose_names_do_not_fit_is_refused(home: Path, changes, said):
+    if "tasks" in changes:
+        [task] = recipe(home).model_dump(mode="json")["tasks"]
+        changes = {"tasks": [{**task, **change} for change in changes["tasks"]]}
     with pytest.raises(ValidationError, match=said):
         recipe(home, **changes)
 
@@ -222,6 +328,39 @@ def test_the_table_averages_seeds_and_says_what_share_of_the_gap_is_closed(home:
 def test_sign_flips_see_a_difference_and_none():
     assert sign_flip_p([1.0] * 12, [0.0] * 12) < 0.01
     assert sign_flip_p([1.0, 0.0] * 6, [0.0, 1.0] * 6) > 0.5
+
+
+def test_confidences_are_judged_on_the_answers_that_no_temperature_was_fitted_on():
+    chance = random.Random(1)
+    right = [float(chance.random() < 0.5) for _ in range(400)]
+    # nine times in ten it knows which are right, and it is far too sure of the others
+    sure = [0.99 if one == (chance.random() < 0.9) else 0.97 for one in right]
+    place = ("r", "t", "e", "m")
+    row = confidence_row(place, [(sure, right)])
+    assert row is not None
+    share = sum(right) / len(right)
+    assert row.error == pytest.approx(100 * (0.98 - share), abs=6)
+    assert row.error_calibrated < 10
+    assert row.risk_at[0] == pytest.approx(10, abs=6)
+    assert row.risk_at[-1] == pytest.approx(100 * (1 - share))
+    assert confidence_row(place, [(sure, [1.0] * 400)]) is None
+    assert confidence_row(place, [(sure[:9], right[:9])]) is None
+
+
+@pytest.mark.parametrize("name", ["prompt-table", "prompt-table-cpu"])
+def test_every_shipped_study_tries_ten_written_prompts_and_holds_out_what_it_measures(name: str):
+    study = load_recipe(name, PromptStudy, folder="eval")
+    [written] = [one for one in study.methods if isinstance(one, WrittenMethod)]
+    for task in study.tasks:
+        if written in study.methods_of(task):
+            assert len(set(task.texts or written.texts)) >= 10
+        trained = {(one.file, one.part) for one in task.data.sources}
+        for one in task.evaluations:
+            if isinstance(one, RowsEvaluation) and one.source.part is None:
+                assert one.source.file not in {file for file, _ in trained}
+            elif isinstance(one, RowsEvaluation):
+                assert (one.source.file, one.source.part) not in trained
+                assert (one.source.file, None) not in trained
 
 
 def test_the_shipped_study_loads_and_names_its_files_below_one_folder():

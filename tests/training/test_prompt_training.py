@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rag_frozen.artifacts import load_manifest
-from rag_frozen.errors import InputError, RecipeError
+from rag_frozen.errors import (
+    ArtifactMismatchError,
+    FrozenWeightsChangedError,
+    InputError,
+    RecipeError,
+)
 from rag_frozen.packing.template import PromptTemplate
-from rag_frozen.prompting.heads import load_head, read_record
-from rag_frozen.training import loop
-from rag_frozen.training.prompt_data import load_prompt_rows
-from rag_frozen.training.prompt_settings import PromptData, PromptTraining
-from rag_frozen.training.prompt_training import train_prompt
+from rag_frozen.prompting.heads import DependentHead, StaticHead, load_head, read_record
+from rag_frozen.prompting.loading import load_prompt
+from rag_frozen.training import loop, prompt_training
+from rag_frozen.training.prompt_data import load_prompt_rows, load_source
+from rag_frozen.training.prompt_settings import PromptData, PromptTraining, TextTask
+from rag_frozen.training.prompt_start import begin_head, input_encoder
+from rag_frozen.training.prompt_training import AtHand, train_prompt
 from tests.tiny import COLOURS, save_reader_and_rows
 
 TEMPLATE = {
@@ -87,6 +95,13 @@ def test_a_static_prompt_learns_a_task_around_an_unchanged_reader(folder: Path, 
     assert done.metrics["exact_match"] == proof["conditioned"]
     assert proof["faults"] == list(done.faults)
     assert manifest.counts["trained_parameters"] == 8 * 32
+    assert done.metrics["trained_parameters"] == 8 * 32
+    share = 100 * 8 * 32 / manifest.counts["reader_parameters"]
+    assert done.metrics["trained_percent"] == pytest.approx(share)
+    assert manifest.measures["largest_difference"] == proof["largest_difference"]
+    times = [manifest.measures[f"{name}_milliseconds"] for name in ("plain", "conditioned")]
+    assert min(times) > 0
+    assert done.metrics["added_milliseconds"] == pytest.approx(times[1] - times[0])
     curves = json.loads((done.folder / "curves.json").read_text())
     assert curves["losses"][-1]["loss"] < 0.97 * curves["losses"][0]["loss"]
     assert "<svg" in (done.folder / "loss.svg").read_text()
@@ -94,6 +109,7 @@ def test_a_static_prompt_learns_a_task_around_an_unchanged_reader(folder: Path, 
     again = train_prompt(settings(folder, steps=60, head={"kind": "static", "length": 8}), tmp_path)
     assert again.reused
     assert again.folder == done.folder
+    assert again.metrics == done.metrics
 
 
 def test_a_dependent_prompt_learns_what_its_question_says(folder: Path, tmp_path: Path):
@@ -192,19 +208,106 @@ def test_full_tuning_changes_the_readers_copy_and_not_its_words(folder: Path, tm
         train_prompt(settings(folder, head={"kind": "full"}, reader=reader), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        {"kind": "random"},
-        {"kind": "sampled", "most": 20},
-        {"kind": "labels", "labels": ["red", "blue"], "most": 20},
-        {"kind": "text", "text": "the colour of the sun"},
-    ],
-)
-def test_every_way_to_begin_gives_another_prompt(folder: Path, tmp_path: Path, start):
-    head = {"kind": "static", "length": 3, "start": start}
-    done = train_prompt(settings(folder, head=head, steps=1), tmp_path)
-    assert read_record(done.folder).length == 3
+def test_a_prompt_begins_as_its_recipe_says(folder: Path):
+    """Random, from frequent tokens, from labels, from a written text."""
+    from rag_frozen.reader.make import make_reader
+
+    def begun(start: dict[str, object]) -> torch.Tensor:
+        wanted = settings(folder, head={"kind": "static", "length": 3, "start": start})
+        rows = load_prompt_rows(wanted.data, template=wanted.template, seed=wanted.seed)
+        head = begin_head(wanted, reader, None, rows)
+        assert isinstance(head, StaticHead)
+        return head.module.vectors.detach()
+
+    wanted = settings(folder)
+    reader = make_reader(wanted.reader, dtype="float32")
+    table = reader.embedding_table
+    word = {reader.token_text(n): table[n] for n in range(len(table))}
+    random = begun({"kind": "random"})
+    assert float(random.abs().max()) <= 0.5
+    assert not any(torch.equal(vector, row) for vector in random for row in table)
+    sampled = begun({"kind": "sampled", "most": 5})
+    common = [word[token] for token in ("[CLS]", "[SEP]", "the", "is", "moon", "sun")]
+    assert all(any(torch.equal(vector, row) for row in common) for vector in sampled)
+    labels = begun({"kind": "labels", "labels": ["red", "blue"], "most": 5})
+    assert torch.equal(labels[0], word["red"])
+    assert torch.equal(labels[1], word["blue"])
+    assert any(torch.equal(labels[2], row) for row in common)
+    text = begun({"kind": "text", "text": "king of france"})
+    assert torch.equal(text, torch.stack([word["king"], word["of"], word["france"]]))
+
+
+def test_a_static_part_begins_from_tokens_beside_a_dependent_part(folder: Path):
+    wanted = settings(folder, head={**dependent(folder), "n_static": 2, "n_queries": 3})
+    from rag_frozen.reader.make import make_reader
+
+    reader = make_reader(wanted.reader, dtype="float32")
+    rows = load_prompt_rows(wanted.data, template=wanted.template, seed=0)
+    encoder = input_encoder(wanted.head, torch.device("cpu"))
+    head = begin_head(wanted, reader, encoder, rows)
+    assert isinstance(head, DependentHead)
+    by_text = {row.context.prompt: row.context for row in rows.validation}
+    one, other = head.generate(list(by_text.values())[:2])
+    assert one.shape == (5, 32)
+    assert all(any(torch.equal(v, row) for row in reader.embedding_table) for v in one[:2])
+    assert torch.equal(one[:2], other[:2])
+    assert not torch.allclose(one[2:], other[2:], atol=1e-4)
+    norm = reader.embedding_table.float().norm(dim=1).mean()
+    assert torch.allclose(one[2:].norm(dim=1), norm.expand(3), rtol=1e-4)
+
+
+def test_a_prompt_that_gains_nothing_is_written_but_not_taken_as_good(folder: Path, tmp_path: Path):
+    idle = {"kind": "adamw", "learning_rate": 1e-9, "warmup_steps": 0}
+    done = train_prompt(settings(folder, optimiser=idle, steps=1), tmp_path)
+    assert any("no gain over the plain reader" in fault for fault in done.faults)
+    digest = load_manifest(done.folder, kind="head").models["reader"].digest
+    with pytest.raises(ArtifactMismatchError, match="is not proven: no gain"):
+        load_prompt(done.folder, reader_digest=digest)
+    assert load_prompt(done.folder, reader_digest=digest, accept_unproven=True).length == 3
+
+
+def test_a_reader_that_changes_in_a_training_is_noticed_and_nothing_is_saved(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = prompt_training.prove_head
+
+    def touches(reader: Any, *arguments: Any) -> Any:  # Any: as prove_head
+        with torch.no_grad():
+            reader.model.head.bias.add_(1e-3)
+        return kept(reader, *arguments)
+
+    monkeypatch.setattr(prompt_training, "prove_head", touches)
+    with pytest.raises(FrozenWeightsChangedError, match="Nothing was saved"):
+        train_prompt(settings(folder, steps=1), tmp_path)
+    assert not list(tmp_path.rglob("head.safetensors"))
+
+
+def test_what_is_at_hand_is_not_loaded_again_and_gives_the_same_prompt(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from rag_frozen.reader.make import make_reader
+
+    wanted = settings(folder, head=dependent(folder), steps=2)
+    alone = train_prompt(wanted, tmp_path / "alone")
+    reader = make_reader(wanted.reader)
+    rows = load_prompt_rows(wanted.data, template=wanted.template, seed=wanted.seed)
+    known = AtHand(
+        reader,
+        input_encoder(wanted.head, torch.device("cpu")),
+        rows=lambda: rows,
+        plain=lambda: [False] * len(rows.validation),
+    )
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("loaded again")
+
+    for name in ("make_reader", "load_prompt_rows", "input_encoder"):
+        monkeypatch.setattr(prompt_training, name, refused)
+    shared = train_prompt(wanted, tmp_path / "shared", at_hand=known)
+    assert shared.folder.name == alone.folder.name
+    weights = [(one.folder / "head.safetensors").read_bytes() for one in (alone, shared)]
+    assert weights[0] == weights[1]
+    assert reader.prompt_generator is None
 
 
 def test_validation_rows_are_never_trained_on_and_choices_follow_the_seed(folder: Path):
@@ -221,6 +324,22 @@ def test_validation_rows_are_never_trained_on_and_choices_follow_the_seed(folder
     assert load_prompt_rows(data, template=template, seed=2) != rows
     once = [rows.pick(n, 1).context.question.id for n in range(len(trained))]
     assert len(set(once)) == len(trained)
+
+
+def test_the_parts_of_a_file_share_no_row_and_miss_none(tmp_path: Path):
+    lines = [json.dumps({"text": f"row {n}", "label": "a"}) + "\n" for n in range(1_020)]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    template = PromptTemplate(**TEMPLATE)
+    found = {}
+    for part in ("train", "test", None):
+        task = TextTask(
+            kind="text", name="r", file="rows.jsonl", input="{text}", target="label", part=part
+        )
+        rows = load_source(task, tmp_path, template=template, seed=0)
+        found[part] = [row.context.prompt for row in rows]
+    assert len(found["test"]) == 100
+    assert not set(found["train"]) & set(found["test"])
+    assert sorted([*found["train"], *found["test"]]) == sorted(found[None])
 
 
 def test_wrong_fields_and_labels_are_told(folder: Path, tmp_path: Path):

@@ -289,3 +289,25 @@ def test_a_reader_begins_from_a_language_model_that_was_trained_before(folder, t
     wide = slow.model_copy(update={"max_position_embeddings": 1_024})
     with pytest.raises(RecipeError, match="has 128 positions, the recipe says 1024"):
         run_job(reader_job(wide), tmp_path / "root", lambda progress: None)
+
+
+def test_smaller_models_begin_from_the_first_layers_and_old_recipes_keep_their_identity(folder):
+    from rag_frozen.models.source import resolve_model
+    from rag_frozen.training.reader_job import _model
+
+    minilm = resolve_model("pocket/minilm").path
+    small = _model(settings(folder, layers=2), minilm)
+    whole = _model(settings(folder), minilm)
+    assert (len(small.layers), len(whole.layers)) == (2, 6)
+    assert torch.equal(small.layers[1].qkv.weight, whole.layers[1].qkv.weight)
+    assert "layers" not in reader_job(settings(folder)).recipe
+    assert reader_job(settings(folder, layers=2)).recipe["layers"] == 2
+
+
+def test_a_start_of_another_depth_is_refused(folder, tmp_path):
+    encoder = save_bert(tmp_path / "encoder")
+    sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 1_024)
+    save_trained(begin_from_minilm(encoder, sizes), tmp_path / "lm", int8=False)
+    changes = {"encoder": str(encoder), "start_from": str(tmp_path / "lm"), "layers": 1}
+    with pytest.raises(RecipeError, match="has 2 layers, the recipe says 1"):
+        run_job(reader_job(settings(folder, **changes)), tmp_path / "root", lambda progress: None)
