@@ -121,6 +121,7 @@ def built_json(built: BuiltIndex) -> dict[str, Any]:
                 "role": part.role,
                 "folder": str(part.folder),
                 "passages": part.n_passages,
+                "segments": part.segments,
                 "bytes": part.size,
                 "seconds": round(part.seconds, 3),
                 "reused": part.reused,

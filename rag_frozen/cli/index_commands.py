@@ -76,7 +76,8 @@ def index_verify(
         print(json.dumps(built_json(built)))
         return
     for part in built.parts:
-        print(f"{part.role}: {part.n_passages:,} passages, whole and unchanged: {part.folder}")
+        of = "" if part.segments is None else f" in {part.segments:,} segment(s)"
+        print(f"{part.role}: {part.n_passages:,} passages{of}, whole and unchanged: {part.folder}")
 
 
 @index_app.command("plan", epilog=EXIT_CODES)

@@ -45,6 +45,7 @@ __all__ = [
     "build_bm25",
     "build_engine",
     "corpus_from_lucene",
+    "count_segments",
     "open_bm25_engine",
     "recount",
 ]
@@ -138,6 +139,22 @@ def build_engine(
                 heap_mb=settings.heap_mb,
                 progress=progress,
             )
+
+
+def count_segments(settings: Bm25Settings, folder: Path) -> int:
+    """Segments of the index that :func:`build_bm25` wrote into ``folder``.
+
+    Raises:
+        ArtifactDamagedError: when it cannot be read.
+    """
+    match settings:
+        case TantivyBm25():
+            return TantivyRetriever(folder).segments
+        case LuceneBm25():
+            return LuceneRetriever(folder, heap_mb=settings.heap_mb).segments
+        case LuceneIndex():
+            place = _lucene_folder(settings, fetch=False)
+            return LuceneRetriever(place, heap_mb=settings.heap_mb).segments
 
 
 def open_bm25_engine(

@@ -41,6 +41,7 @@ from rag_frozen.indexing.bm25 import (
     bm25_inputs,
     build_bm25,
     corpus_from_lucene,
+    count_segments,
     open_bm25_engine,
     recount,
 )
@@ -91,7 +92,8 @@ Report = Callable[[str, int, int | None], None]
 @dataclass(frozen=True, slots=True)
 class BuiltPart:
     """One artifact of an index: ``role`` is corpus, bm25 or dense; ``seconds`` of this build (0
-    when it was there already); ``size`` in bytes."""
+    when it was there already); ``size`` in bytes; ``segments`` of a BM25 index, None for the other
+    parts and where they were not counted."""
 
     role: str
     folder: Path
@@ -100,6 +102,7 @@ class BuiltPart:
     size: int
     seconds: float
     reused: bool
+    segments: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +306,8 @@ def build_bm25_part(
         )
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
+        # a measure, no count: when tantivy merges is a matter of time
+        draft.measures["segments"] = count_segments(recipe.bm25, draft.folder)
     return found_part(target, "bm25", time.perf_counter() - began)
 
 
@@ -400,4 +405,5 @@ def found_part(folder: Path, role: str, seconds: float = 0.0, reused: bool = Fal
         size=sum(record.size for record in manifest.files.values()),
         seconds=seconds,
         reused=reused or seconds == 0.0,
+        segments=int(manifest.measures["segments"]) if "segments" in manifest.measures else None,
     )

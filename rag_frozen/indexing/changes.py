@@ -29,6 +29,7 @@ from rag_frozen.artifacts import (
 from rag_frozen.corpus import ArrowPassageStore, open_corpus
 from rag_frozen.corpus.store_writing import write_changed_store
 from rag_frozen.errors import InputError, RecipeError
+from rag_frozen.indexing.bm25 import count_segments
 from rag_frozen.indexing.build import (
     BuiltIndex,
     BuiltPart,
@@ -200,6 +201,7 @@ def _bm25(
         )
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
+        draft.measures["segments"] = count_segments(recipe.bm25, draft.folder)
     report("bm25 index", len(add), len(add))
     return found_part(target, "bm25", time.perf_counter() - began)
 

@@ -75,6 +75,11 @@ class LuceneRetriever:
     def __len__(self) -> int:
         return self._n
 
+    @property
+    def segments(self) -> int:
+        """Parts of the index that are searched one after the other; one, where we built it."""
+        return int(self._java.reader.leaves().size())
+
     def ids(self) -> Iterator[list[str]]:
         """Yield the ids of all passages in the index's own order, in lists."""
         return (list(found.docids) for found in self._everything())

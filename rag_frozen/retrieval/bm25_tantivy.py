@@ -158,6 +158,15 @@ class TantivyRetriever:
     def __len__(self) -> int:
         return self._ids.n_passages
 
+    @property
+    def segments(self) -> int:
+        """Parts of the index that are searched one after the other.
+
+        tantivy merges eight of like size into one while it writes, and its Python binding (0.27)
+        has no call that merges what is left.
+        """
+        return int(self._searcher.num_segments)
+
     def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
         """Return BM25 rankings; a question without a known term has no hits."""
         check_k(k)

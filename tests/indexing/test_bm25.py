@@ -70,6 +70,8 @@ def test_a_lucene_index_has_the_same_manifest_as_tantivys(tmp_path: Path):
     assert (lucene.counts, lucene.digests, lucene.inputs) == (
         tantivy.counts, tantivy.digests, tantivy.inputs,
     )  # fmt: skip
+    assert lucene.measures == tantivy.measures == {"segments": 1}
+    assert ours.part("bm25").segments == 1
     verify(ours.part("bm25").folder)
     building.check_agreement(ours, ours.part("bm25"))
     building.check_agreement(theirs, theirs.part("bm25"))
