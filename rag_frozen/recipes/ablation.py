@@ -17,13 +17,14 @@ from rag_frozen.recipes.pipeline import (
     Bm25Retrieval,
     DenseRetrieval,
     Fusion,
+    ReadingSettings,
     ReplayRetrieval,
     RerankerSettings,
 )
 
 __all__ = ["CLOSED_BOOK", "AblationRecipe", "AxisName", "CellChange", "Level"]
 
-AxisName = Literal["retriever", "reranker", "depth", "packed", "prompt"]
+AxisName = Literal["retriever", "reranker", "depth", "packed", "reading", "prompt"]
 """The axes, in the order in which a cell's name tells its levels."""
 CLOSED_BOOK = "closed-book"
 """The retriever's level in the rows without passages."""
@@ -55,15 +56,16 @@ class CellChange(_Frozen):
 
 
 class AblationRecipe(_Frozen):
-    """A grid {retrievers} x {rerankers} x {depths} x {packed} x {prompts}, and what it is compared
-    with.
+    """A grid {retrievers} x {rerankers} x {depths} x {packed} x {readings} x {prompts}, and what it
+    is compared with.
 
-    ``retrievers`` and ``rerankers`` hold settings as a pipeline's recipe does, by name; ``depths``
-    is how many hits are reranked (or, without a reranker, offered) and then offered to packing,
-    ``packed`` how many passages the prompt holds at most; ``prompts`` maps a name to the folder of
-    a trained soft prompt, or to null for the plain reader. ``closed_book`` adds a row without
-    passages for each prompt. ``baseline`` picks the cell that all others are compared with: a level
-    of each axis that has several, the first one where it is not named; or ``closed-book``.
+    ``retrievers``, ``rerankers`` and ``readings`` hold settings as a pipeline's recipe does, by
+    name; ``depths`` is how many hits are reranked (or, without a reranker, offered) and then
+    offered to packing, ``packed`` how many passages are read at most; ``prompts`` maps a name to
+    the folder of a trained soft prompt, or to null for the plain reader. ``closed_book`` adds a
+    row without passages for each prompt. ``baseline`` picks the cell that all others are compared
+    with: a level of each axis that has several, the first one where it is not named; or
+    ``closed-book``.
     """
 
     kind: Literal["ablation"]
@@ -85,6 +87,7 @@ class AblationRecipe(_Frozen):
     rerankers: Mapping[Level, RerankerSettings] | None = None
     depths: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     packed: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    readings: Mapping[Level, ReadingSettings] | None = None
     prompts: Mapping[Level, Path | None] | None = None
     closed_book: bool = False
     baseline: Literal["closed-book"] | Mapping[AxisName, str | int] = {}
@@ -107,6 +110,7 @@ class AblationRecipe(_Frozen):
             "reranker": self.rerankers,
             "depth": self.depths,
             "packed": self.packed,
+            "reading": self.readings,
             "prompt": self.prompts,
         }
         return {axis: tuple(map(str, levels)) for axis, levels in named.items() if levels}

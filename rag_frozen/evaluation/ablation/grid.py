@@ -80,7 +80,8 @@ def make_grid(
     if len(cells) < 2:
         raise RecipeError(
             f"The ablation {recipe.name} has {len(cells)} cells; a comparison needs two or more. "
-            "Name several retrievers, rerankers, depths, packed or prompts, or closed_book: true."
+            "Name several retrievers, rerankers, depths, packed, readings or prompts, or "
+            "closed_book: true."
         )
     _refuse_equal(cells)
     return Grid(base, tuple(cells), _baseline(recipe, cells))
@@ -147,6 +148,8 @@ def _overrides(recipe: AblationRecipe, axis: AxisName, level: str) -> Iterator[s
             yield f"reranker.depth={level}"
         case "packed":
             yield f"packing.max_passages={level}"
+        case "reading":
+            yield f"reading={_yaml((recipe.readings or {})[level].model_dump(mode='json'))}"
         case "prompt":
             path = (recipe.prompts or {})[level]
             plain = {"kind": "none"}

@@ -26,7 +26,7 @@ __all__ = [
     "table_rows",
 ]
 
-_AXES: tuple[AxisName, ...] = ("retriever", "reranker", "depth", "packed", "prompt")
+_AXES: tuple[AxisName, ...] = ("retriever", "reranker", "depth", "packed", "reading", "prompt")
 _REPORTED = ("exact_match", "f1", "answer_recall")
 
 

@@ -104,6 +104,25 @@ def test_cells_that_read_passages_one_by_one_share_what_is_read(tmp_path: Path):
     assert own > 50
 
 
+def test_ways_of_reading_are_an_axis(tmp_path: Path):
+    readings = {"packed": {"kind": "packed"}, "each": {"kind": "each", "weight": 0.3}}
+    recipe = grid(
+        tmp_path, readings=readings, retrievers=None, rerankers=None, depths=None, packed=[2],
+        baseline={"reading": "packed"},
+    )  # fmt: skip
+    done = run_ablation(recipe, examples(), root=tmp_path, load=World(leaning=0.0))
+    assert [cell.name for cell in done.table.cells] == ["p2-packed", "p2-each", "closed-book"]
+    assert [cell.levels.get("reading") for cell in done.table.cells] == ["packed", "each", None]
+    assert (done.folder / "ablation.md").read_text().count("| each |") == 1
+    base = make_grid(recipe).pipeline
+    for cell in make_grid(recipe).cells:
+        fresh = World(leaning=0.0)
+        one = fresh(base, root=None, overrides=cell.overrides, until="read", report=None)
+        folder = run_folder(tmp_path, pipeline=cell.name, data="cities")
+        stored = folder / cells_of(done.folder)[cell.name]["run"]
+        assert read_run(stored).scored == evaluate(one, examples()).scored
+
+
 def test_scores_that_a_cell_lacks_are_told_before_anything_is_loaded(tmp_path: Path):
     recipe = grid(tmp_path, reading="{kind: each, scores: dense}")
     world = World()
