@@ -53,8 +53,8 @@ def costs(reader: object, reranker: object = None) -> tuple[dict, Sequence[Score
     )
     before = TokensRead.so_far(made)
     result = evaluate(made, data())
-    n = len(result.scored)
-    found = describe_costs(made, result.scored, result.seconds, before=before, questions=n)
+    read = TokensRead.so_far(made) - before
+    found = describe_costs(made, result.scored, result.seconds, read=read)
     assert render_report(result, costs=found)
     return found, result.scored
 
