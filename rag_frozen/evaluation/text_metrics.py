@@ -195,7 +195,7 @@ def _resampled_macro_f1(
 def _resampled_bleu(
     predictions: Sequence[str], golds: Sequence[Sequence[str]]
 ) -> Callable[[Counts], Scores]:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     bleu = BLEU(effective_order=True)  # silences a warning; counts and lengths are the same
     each = [
