@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,3 +79,57 @@ def same_artifacts(whole: dict[str, Path], broken: dict[str, Path]) -> None:
         assert ours.digests == theirs.digests
         if not name.endswith("bm25"):
             assert ours.files == theirs.files
+
+
+EVALUATED = ("predictions.jsonl", "metrics.json", "run.trec", "retrieve.trec", "qrels.txt")
+"""Files of a run that a kill must not change by a byte."""
+
+
+def evaluation(root: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "rag_frozen.cli.main", "eval", "pocket", "--limit", "120",
+        "--set", "chunk_size=8", "--json", "--root", str(root),
+    ]  # fmt: skip
+
+
+def evaluated(root: Path) -> dict[str, bytes]:
+    done = subprocess.run(evaluation(root), check=True, capture_output=True, text=True)
+    folder = Path(json.loads(done.stdout.splitlines()[-1])["folder"])
+    verify(folder, kind="run")
+    return {name: (folder / name).read_bytes() for name in EVALUATED}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes], float]:
+    """A folder with the embedded indexes and one run; the run's files; its seconds."""
+    root = tmp_path_factory.mktemp("evaluated")
+    evaluated(root)
+    shutil.rmtree(root / "runs")
+    began = time.monotonic()
+    files = evaluated(root)
+    return root, files, time.monotonic() - began
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(4))
+def test_the_command_killed_five_times_at_random_ends_as_an_undisturbed_one(
+    undisturbed: tuple[Path, dict[str, bytes], float], tmp_path: Path, seed: int
+):
+    source, files, seconds = undisturbed
+    root = tmp_path / "root"
+    shutil.copytree(source, root, ignore=shutil.ignore_patterns("runs"))
+    rng = random.Random(seed)
+    kills = 0
+    while kills < 5:
+        process = subprocess.Popen(
+            evaluation(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=rng.uniform(0.2, 0.7) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+            continue
+        assert evaluated(root) == files
+        shutil.rmtree(root / "runs")  # it went through: begin anew
+    assert evaluated(root) == files

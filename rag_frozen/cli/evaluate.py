@@ -43,7 +43,7 @@ def run_evaluation(
     """
     from rag_frozen.cli.display import print_published, print_result
     from rag_frozen.evaluation.load import load_examples
-    from rag_frozen.evaluation.runs import RunOptions, run_folder, store_run
+    from rag_frozen.evaluation.runs import RunOptions, run_folder, run_recipe, store_run
     from rag_frozen.evaluation.stored_runs import copy_run, refuse_copy, replay_stored
     from rag_frozen.evaluation.text_metrics import TEXT_METRICS
     from rag_frozen.recipes.evaluation import EvalRecipe
@@ -62,6 +62,9 @@ def run_evaluation(
     if rankings is not None and settings.passages == "retrieved":
         replay_stored(built, rankings, data)
     run_folder(root, pipeline=built.name, data=data.name)  # a wrong name is told before the work
+    evaluation = settings.model_dump(mode="json")
+    if out is not None:
+        refuse_copy(out, run_recipe(built, evaluation, until=until))
     options = RunOptions(
         chunk_size=settings.chunk_size,
         overlap=settings.overlap,
@@ -69,13 +72,13 @@ def run_evaluation(
         until=until,
         metrics=tuple(name for name in settings.metrics if name in TEXT_METRICS),
     )
-    with _progress() as (told, report):
+    with _progress(answers=until == "read") as (told, report):
         run = store_run(
             built,
             data,
             root,
             options=options,
-            evaluation=settings.model_dump(mode="json"),
+            evaluation=evaluation,
             progress=told,
             searched=lambda done: report("searching the corpus", done, len(built.store)),
         )
@@ -101,7 +104,7 @@ def evaluate_with_progress(pipeline: Pipeline, data: ExampleSet, *, chunk_size: 
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Callable[[EvalProgress], None], Report]]:
+def _progress(*, answers: bool = True) -> Iterator[tuple[Callable[[EvalProgress], None], Report]]:
     running = 0.0
 
     def told(progress: EvalProgress) -> None:
@@ -110,7 +113,7 @@ def _progress() -> Iterator[tuple[Callable[[EvalProgress], None], Report]]:
         report("questions", progress.done, progress.total)
 
     def note(name: str) -> str:
-        return f"exact match {running:.1f}" if name == "questions" else ""
+        return f"exact match {running:.1f}" if name == "questions" and answers else ""
 
     with stages(note) as report:
         yield told, report

@@ -25,6 +25,8 @@ __all__ = ["Report", "console_err", "stages"]
 Report = Callable[[str, int, int | None], None]
 _QUIET = 5.0
 """Seconds between plain lines."""
+_SPEED_OVER = 3_600.0
+"""Seconds over which a bar's speed is measured: a chunk of questions may take minutes."""
 _INSTANT = 0.3
 """What is done within so many seconds is not worth a line."""
 
@@ -51,7 +53,7 @@ def stages(note: Callable[[str], str] = lambda name: "") -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console_err()) as progress:
+    with Progress(*columns, console=console_err(), speed_estimate_period=_SPEED_OVER) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report(name: str, done: int, total: int | None) -> None:
@@ -67,29 +69,39 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.{0 if speed >= 10 else 1}f}/s")
+        return Text("" if speed is None else _rate(speed))
+
+
+def _rate(speed: float) -> str:
+    """So many a second.
+
+    >>> _rate(1234.5), _rate(0.25)
+    ('1,234/s', '0.2/s')
+    """
+    return f"{speed:,.{0 if speed >= 10 else 1}f}/s"
 
 
 def _plain(note: Callable[[str], str]) -> Report:
-    began: dict[str, float] = {}
+    began: dict[str, tuple[float, int]] = {}  # when, and what was done before
     said: dict[str, float] = {}
     finished: set[str] = set()
 
     def report(name: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        began.setdefault(name, now)
+        start, before = began.setdefault(name, (now, done))
         whole = total is not None and done >= total
-        if name in finished or (not whole and now - said.get(name, began[name]) < _QUIET):
+        if name in finished or (not whole and now - said.get(name, start) < _QUIET):
             return
         said[name] = now
-        gone = max(now - began[name], 1e-9)
+        gone = max(now - start, 1e-9)
         if whole:
             finished.add(name)
             if gone < _INSTANT:
                 return
-        left = f", {(total - done) * gone / max(done, 1):.0f} s left" if total and not whole else ""
+        more = done - before
+        left = f", {(total - done) * gone / max(more, 1):.0f} s left" if total and not whole else ""
         of = f"/{total:,}" if total else ""
-        text = f"{name}: {done:,}{of}, {done / gone:,.0f}/s{left} {note(name)}".rstrip()
+        text = f"{name}: {done:,}{of}, {_rate(more / gone)}{left} {note(name)}".rstrip()
         print(text, file=sys.stderr, flush=True)
 
     return report

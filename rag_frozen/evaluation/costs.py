@@ -48,10 +48,10 @@ class PartCost:
 
 @dataclass(frozen=True, slots=True)
 class TokensRead:
-    """Tokens that encoder and reranker had read when a run began."""
+    """Tokens that encoder and reranker have read."""
 
-    encoder: int
-    reranker: int
+    encoder: int = 0
+    reranker: int = 0
 
     @classmethod
     def so_far(cls, pipeline: Pipeline) -> TokensRead:
@@ -59,14 +59,21 @@ class TokensRead:
         encoder = _encoder(pipeline.retriever)
         return cls(_tokens(encoder), _tokens(pipeline.reranker))
 
+    def __add__(self, other: TokensRead) -> TokensRead:
+        """Both together."""
+        return TokensRead(self.encoder + other.encoder, self.reranker + other.reranker)
+
+    def __sub__(self, other: TokensRead) -> TokensRead:
+        """What was read since ``other``."""
+        return TokensRead(self.encoder - other.encoder, self.reranker - other.reranker)
+
 
 def describe_costs(
     pipeline: Pipeline,
     rows: Sequence[ScoredAnswer],
     seconds: Mapping[str, float],
     *,
-    before: TokensRead,
-    questions: int,
+    read: TokensRead,
 ) -> dict[str, Any]:  # Any: JSON values
     """Describe what a run cost, as plain JSON values.
 
@@ -74,10 +81,9 @@ def describe_costs(
         pipeline: whose stages are asked for their parameters.
         rows: all answers of the run.
         seconds: a question by stage.
-        before: the counters when this process began to answer.
-        questions: so many were answered by this process.
+        read: by encoder and reranker, for all answers together.
     """
-    parts = list(_parts(pipeline, rows, before, max(1, questions)))
+    parts = list(_parts(pipeline, rows, read))
     return {
         "seconds": {stage: round(spent, 6) for stage, spent in seconds.items()},
         "tokens": {
@@ -148,16 +154,16 @@ def _device_memory() -> float | None:
 
 
 def _parts(
-    pipeline: Pipeline, rows: Sequence[ScoredAnswer], before: TokensRead, questions: int
+    pipeline: Pipeline, rows: Sequence[ScoredAnswer], read: TokensRead
 ) -> Iterator[PartCost]:
-    now = TokensRead.so_far(pipeline)
+    questions = max(1, len(rows))
     encoder = _encoder(pipeline.retriever)
     if found := _counts(encoder):
-        tokens = (now.encoder - before.encoder) / questions
+        tokens = read.encoder / questions
         yield PartCost("encoder", found[0], 0, tokens, _reading(encoder, tokens, 1.0, found[1]))
     if found := _counts(pipeline.reranker):
-        tokens = (now.reranker - before.reranker) / questions
-        pairs = sum(row.reranked for row in rows) / max(1, len(rows))
+        tokens = read.reranker / questions
+        pairs = sum(row.reranked for row in rows) / questions
         work = _reading(pipeline.reranker, tokens, pairs, found[1])
         yield PartCost("reranker", found[0], found[0], tokens, work, added=True)
     yield from _reader_parts(pipeline, rows)

@@ -111,6 +111,8 @@ def read_hub_examples(
 
     Raises:
         ModelMissingError: when it is not at hand and the hub cannot be reached.
+        InputError: when it holds no question.
+        DataFormatError: for a question without an answer, or an id that stands twice.
         MissingPackageError: when the package ``datasets`` is not installed.
     """
     try:
@@ -129,11 +131,21 @@ def read_hub_examples(
         ) from error
     digest = hashlib.sha256()
     examples = []
+    seen: dict[str, int] = {}
     for number, row in enumerate(rows):
         where = f"the data set {name}, row {number}"
         example = _example(where, number, {"id": f"{split}:{number}", **_hub_row(row)}, False)
+        if example.question.id in seen:
+            first = seen[example.question.id]
+            raise DataFormatError(
+                f"{where}: the id {example.question.id!r} stands in row {first} too. Ids must be "
+                "unique; name a file without it with: --set data.path=FILE"
+            )
+        seen[example.question.id] = number
         digest.update(json.dumps([example.question.text, example.answers]).encode())
         examples.append(example)
+    if not examples:
+        raise InputError(f"The data set {name} (split {split}) holds no question.")
     return ExampleSet(name, tuple(examples), digest.hexdigest())
 
 

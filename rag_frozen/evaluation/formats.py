@@ -6,7 +6,6 @@ place names the entry in messages. Rows are checked by ``datasets``.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.evaluation.column_formats import (
+    numbered_lines,
+    read_curatedtrec,
+    read_dpr_tsv,
+    read_popqa,
+    tell_columns,
+)
 from rag_frozen.recipes.evaluation import QuestionFormat
 
 __all__ = [
@@ -29,7 +35,6 @@ __all__ = [
 Row = Mapping[str, Any]  # Any: not checked yet
 
 _SHOWN = 80  # characters of a malformed line that a message shows
-_CURATED = re.compile(r"[^\t\n]+\t[a-z]+\t[^\t\n]+\t[^\t\n]+(\n|$)")
 
 
 def tell_format(path: Path, text: str) -> QuestionFormat:
@@ -37,15 +42,13 @@ def tell_format(path: Path, text: str) -> QuestionFormat:
 
     >>> tell_format(Path("nq-test.csv"), "who\\t['he']")
     'dpr-tsv'
-    >>> tell_format(Path("curated-test.tsv"), "2388\\tfactoid\\twhich play\\tAfter the Fall")
-    'curatedtrec'
     >>> tell_format(Path("dev.json"), '{"version": "1.1", "data": [{"paragraphs": []}]}')
     'squad'
     """
     start = text.lstrip()[:1]
     name = path.name.removesuffix(".gz")
     if name.endswith((".tsv", ".csv", ".txt")) and start != "{":  # DrQA's .txt are JSONL
-        return "curatedtrec" if _CURATED.match(text.lstrip()) else "dpr-tsv"
+        return tell_columns(text)
     whole = _whole_json(text) if start in ("[", "{") else None
     match whole:
         case {"data": [*_]}:
@@ -82,7 +85,7 @@ def read_beir(folder: Path, *, split: str) -> Iterator[tuple[str, Row]]:
     """
     judged: dict[str, dict[str, int]] = {}
     qrels = folder / "qrels" / f"{split}.tsv"
-    for number, line in _lines(_text(qrels)):
+    for number, line in numbered_lines(_text(qrels)):
         parts = line.split("\t")
         if number == 1 and parts[:2] == ["query-id", "corpus-id"]:
             continue
@@ -95,7 +98,7 @@ def read_beir(folder: Path, *, split: str) -> Iterator[tuple[str, Row]]:
             ) from error
         judged.setdefault(query, {})[passage] = grade
     queries = folder / "queries.jsonl"
-    for number, line in _lines(_text(queries)):
+    for number, line in numbered_lines(_text(queries)):
         row = _object(queries, number, line)
         key = str(row.get("_id"))
         grades = judged.get(key, {})
@@ -117,39 +120,13 @@ def read_beir(folder: Path, *, split: str) -> Iterator[tuple[str, Row]]:
 def json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSONL text with their line numbers; raise ``DataFormatError`` for a
     line that is none."""
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         yield number, _object(path, number, line)
 
 
 def _jsonl(path: Path, text: str) -> Iterator[tuple[str, Row]]:
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         yield f"{path}, line {number}", {**_object(path, number, line), "line": number}
-
-
-def _dpr_tsv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
-    for number, line in _lines(text):
-        question, _, listed = line.partition("\t")
-        answers = _literal(_unquoted(listed))
-        if not isinstance(answers, list | tuple):
-            raise DataFormatError(
-                f"{path}, line {number}: expected question<TAB>['answer', …], "
-                f"found {line[:_SHOWN]!r}"
-            )
-        row = {"line": number, "question": _unquoted(question), "answers": list(answers)}
-        yield f"{path}, line {number}", row
-
-
-def _curatedtrec(path: Path, text: str) -> Iterator[tuple[str, Row]]:
-    """CuratedTREC as first published: id, kind, question and one regular expression, by tabs."""
-    for number, line in _lines(text):
-        parts = line.split("\t")
-        if len(parts) != 4:
-            raise DataFormatError(
-                f"{path}, line {number}: expected id<TAB>kind<TAB>question<TAB>pattern, found "
-                f"{line[:_SHOWN]!r}"
-            )
-        row = {"id": parts[0], "question": parts[2], "answers": [parts[3]], "patterns": True}
-        yield f"{path}, line {number}", row
 
 
 def _dpr_json(path: Path, text: str) -> Iterator[tuple[str, Row]]:
@@ -166,7 +143,7 @@ def _dpr_json(path: Path, text: str) -> Iterator[tuple[str, Row]]:
 
 def _kilt(path: Path, text: str) -> Iterator[tuple[str, Row]]:
     """``{id, input, output: [{answer, provenance}]}`` a line; several answers are aliases."""
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         entry = _object(path, number, line)
         outputs = entry.get("output") or []
         answers = [one["answer"] for one in outputs if isinstance(one, dict) and one.get("answer")]
@@ -239,23 +216,17 @@ def _beir(path: Path, text: str) -> Iterator[tuple[str, Row]]:
 
 FORMATS: dict[QuestionFormat, Callable[[Path, str], Iterator[tuple[str, Row]]]] = {
     "jsonl": _jsonl,
-    "dpr-tsv": _dpr_tsv,
+    "dpr-tsv": read_dpr_tsv,
     "dpr-json": _dpr_json,
     "kilt": _kilt,
     "squad": _squad,
     "triviaqa": _triviaqa,
     "webquestions": _webquestions,
-    "curatedtrec": _curatedtrec,
+    "curatedtrec": read_curatedtrec,
+    "popqa": read_popqa,
     "beir": _beir,
 }
 """The readers by name."""
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers; only a line feed ends a line, as in JSONL."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line.rstrip("\r")
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -296,29 +267,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _unquoted(field: str) -> str:
-    """Undo the quotes of a CSV field, as DPR's files have them around answers with quotes in them.
-
-    >>> _unquoted('"[""O\\'Brien""]"')
-    '["O\\'Brien"]'
-    """
-    field = field.strip()
-    if len(field) > 1 and field[0] == field[-1] == '"':
-        return field[1:-1].replace('""', '"')
-    return field
-
-
-def _literal(text: str) -> object:
-    """Read a list as JSON or Python writes it; None when it is neither.
-
-    JSON first: Python reads most of it too, but its escapes of surrogate pairs otherwise.
-    """
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value: object = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return value
-    return None

@@ -66,7 +66,7 @@ def evaluate(
         overlap: see :func:`answer_chunks`.
         search_corpus: see :func:`place_losses`.
         metrics: names of ``TEXT_METRICS`` to compute beside the standing ones.
-        progress: is told after each chunk.
+        progress: is told at the beginning and after each chunk.
 
     Raises:
         InputError: when a question cannot be asked; before any is answered.
@@ -74,6 +74,7 @@ def evaluate(
     scored: list[ScoredAnswer] = []
     seconds = []
     patterns = any(example.patterns for example in data.examples)
+    progress(EvalProgress(0, len(data.examples), 0.0))
     for chunk in answer_chunks(pipeline, data.examples, chunk_size=chunk_size, overlap=overlap):
         scored += chunk.scored
         seconds += [dict(answer.seconds) for answer in chunk.answers]

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ __all__ = [
     "StoredRun",
     "read_run",
     "run_folder",
+    "run_recipe",
     "store_run",
 ]
 
@@ -67,7 +68,8 @@ LastStage = Literal["retrieve", "rerank", "read"]
 _PREDICTIONS = "predictions.jsonl"
 _TIMINGS = "timings.jsonl"
 _RETRIEVED = stage_run("retrieve")
-_STREAMED = (_PREDICTIONS, _TIMINGS, FINAL_RUN, _RETRIEVED)
+_TOKENS = "tokens.jsonl"
+_STREAMED = (_PREDICTIONS, _TIMINGS, _TOKENS, FINAL_RUN, _RETRIEVED)
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +132,7 @@ def store_run(
         root: of the artifacts.
         options: how.
         evaluation: the resolved evaluation recipe.
-        progress: is told after each chunk.
+        progress: is told at the beginning and after each chunk.
         searched: is told how many passages were searched for missed answers.
         known: which passages answer which question, shared by several runs over the same data.
 
@@ -139,18 +141,14 @@ def store_run(
         StorageError: when the disk is full; what was finished stays.
     """
     folder = run_folder(root, pipeline=pipeline.name, data=data.name)
-    recipe = {
-        "evaluation": dict(evaluation or {}),
-        "pipeline": pipeline.recipe,
-        **({} if options.until == "read" else {"until": options.until}),
-    }
+    recipe = run_recipe(pipeline, evaluation, until=options.until)
     unfinished = folder / f"unfinished-{_identity(pipeline, data, recipe, options)}"
     parts = () if options.until == "read" else part_runs(pipeline.retriever)
     with open_stream(unfinished, (*_STREAMED, *parts)) as stream:
         resumed = stream.done
-        before = TokensRead.so_far(pipeline)
         rows = [_row(unfinished, line) for line in stream.lines(_PREDICTIONS)]
-        _check_rows(unfinished, rows, data, resumed)
+        read = TokensRead.so_far(pipeline)
+        progress(EvalProgress(resumed, len(data.examples), running_score(rows)))
         for chunk in answer_chunks(
             pipeline,
             data.examples,
@@ -159,10 +157,19 @@ def store_run(
             overlap=options.overlap,
             known=known,
         ):
-            stream.append(_lines(chunk, pipeline.name, parts), questions=len(chunk.answers))
+            before, read = read, TokensRead.so_far(pipeline)
+            lines = _lines(chunk, pipeline.name, read - before, parts)
+            stream.append(lines, questions=len(chunk.answers))
             rows += chunk.scored
             progress(EvalProgress(len(rows), len(data.examples), running_score(rows)))
-        rows = place_losses(pipeline, rows, search_corpus=options.search_corpus, progress=searched)
+        patterns = any(example.patterns for example in data.examples)
+        rows = place_losses(
+            pipeline,
+            rows,
+            search_corpus=options.search_corpus,
+            patterns=patterns,
+            progress=searched,
+        )
         seconds = [json.loads(line)["seconds"] for line in stream.lines(_TIMINGS)]
         result = summarize(
             rows,
@@ -171,15 +178,24 @@ def store_run(
             pipeline=pipeline.name,
             seconds=seconds,
             answered=options.until == "read",
-            patterns=any(example.patterns for example in data.examples),
+            patterns=patterns,
             metrics=options.metrics,
         )
-        costs = describe_costs(
-            pipeline, rows, result.seconds, before=before, questions=len(rows) - resumed
-        )
+        costs = describe_costs(pipeline, rows, result.seconds, read=_tokens_read(stream))
         target = _seal(folder, recipe, pipeline, data, result, stream, costs, parts)
         shutil.rmtree(unfinished, ignore_errors=True)
     return StoredRun(target, result, resumed)
+
+
+def run_recipe(
+    pipeline: Pipeline, evaluation: Mapping[str, Any] | None, *, until: LastStage
+) -> dict[str, Any]:
+    """What a run's manifest and ``recipe.yaml`` say of how it was made."""
+    return {
+        "evaluation": dict(evaluation or {}),
+        "pipeline": pipeline.recipe,
+        **({} if until == "read" else {"until": until}),
+    }
 
 
 def read_run(folder: Path) -> EvalResult:
@@ -223,7 +239,12 @@ def _identity(
     return fingerprint(recipe, inputs)
 
 
-def _lines(chunk: ChunkDone, tag: str, parts: Sequence[str]) -> dict[str, str]:
+def _tokens_read(stream: RunStream) -> TokensRead:
+    """By all processes that had a part in the run."""
+    return sum((TokensRead(**json.loads(line)) for line in stream.lines(_TOKENS)), TokensRead())
+
+
+def _lines(chunk: ChunkDone, tag: str, read: TokensRead, parts: Sequence[str]) -> dict[str, str]:
     final = [(answer.question.id, answer.hits) for answer in chunk.answers]
     before = {
         name: [(answer.question.id, ranking) for answer in chunk.answers
@@ -236,6 +257,7 @@ def _lines(chunk: ChunkDone, tag: str, parts: Sequence[str]) -> dict[str, str]:
             _json_line({"id": answer.question.id, "seconds": dict(answer.seconds)})
             for answer in chunk.answers
         ),
+        _TOKENS: _json_line(asdict(read)),
         FINAL_RUN: _trec(final, tag),
         **{name: _trec(rankings, tag) for name, rankings in before.items()},
     }
@@ -261,24 +283,6 @@ def _row(folder: Path, line: str) -> ScoredAnswer:
             f"{_PREDICTIONS} of {folder} cannot be read: {error}. Remove the folder and run the "
             "evaluation again."
         ) from error
-
-
-def _check_rows(folder: Path, rows: Sequence[ScoredAnswer], data: ExampleSet, done: int) -> None:
-    """Refuse to go on with predictions that somebody put there from another run."""
-    found = [row.id for row in rows]
-    wanted = [example.question.id for example in data.examples[:done]]
-    if found != wanted:
-        pairs = enumerate(zip(found, wanted, strict=False))
-        at = next((n for n, (one, other) in pairs if one != other), None)
-        what = (
-            f"{len(found)} questions, {len(wanted)} are counted"
-            if at is None
-            else f"question {found[at]!r} in line {at + 1}, where {wanted[at]!r} was asked"
-        )
-        raise ArtifactDamagedError(
-            f"{_PREDICTIONS} of {folder} is of another run: it holds {what}. Nothing was "
-            "overwritten. Remove the folder to begin anew."
-        )
 
 
 def _text_lines(path: Path) -> list[str]:

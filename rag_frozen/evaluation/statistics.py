@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rag_frozen.errors import InputError
 
 __all__ = [
+    "bootstrap_counts",
     "bootstrap_interval",
     "bootstrap_intervals",
     "holm",
@@ -65,6 +66,19 @@ def bootstrap_intervals(
             for name, low, high in zip(names, ends[0], ends[1], strict=True)
         }
     return {name: made[name] for name in columns}
+
+
+def bootstrap_counts(n: int, *, samples: int = 1_000, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """How often each of ``n`` questions stands in a resample: ``[some, n]`` at a time, ``samples``
+    in all. For scores of a whole set, which are no mean.
+
+    >>> [counts.sum(axis=1).tolist() for counts in bootstrap_counts(3, samples=2)]
+    [[3, 3]]
+    """
+    generator = np.random.default_rng(seed)
+    for done in range(0, samples, _AT_ONCE):
+        drawn = generator.integers(0, n, (min(_AT_ONCE, samples - done), n))
+        yield np.stack([np.bincount(one, minlength=n) for one in drawn])
 
 
 def paired_bootstrap(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rag_frozen.artifacts import load_manifest, storage_errors, temporary_folder
-from rag_frozen.errors import ArtifactMissingError, InputError
+from rag_frozen.errors import ArtifactError, ArtifactMissingError, InputError
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.protocols import Retriever
@@ -111,19 +112,41 @@ def replay_stored(pipeline: Pipeline, run: Path, data: ExampleSet) -> None:
     pipeline.retriever = ReplayRetriever(rankings, name=str(run), scores=scores)
 
 
-def refuse_copy(target: Path) -> None:
-    """Raise ``InputError`` when :func:`copy_run` could not write there; asked before a run."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+def refuse_copy(target: Path, recipe: Mapping[str, Any] | None = None) -> None:
+    """Raise ``InputError`` when :func:`copy_run` could not write there; asked before a run.
+
+    A finished run in ``target`` may be the very one that will be made, whose process was killed
+    after the copy; it is refused when its recipe is another than ``recipe``.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        manifest = load_manifest(target)
+    except ArtifactError:
+        manifest = None
+    if manifest is None or (recipe is not None and manifest.recipe != recipe):
+        what = "is not empty" if manifest is None else f"holds another run, {manifest.name}"
         raise InputError(
-            f"{target} exists and is not empty; nothing was overwritten. Name a new folder with "
-            "--out."
+            f"{target} exists and {what}; nothing was overwritten. Name a new folder with --out."
         )
 
 
 def copy_run(folder: Path, target: Path) -> Path:
-    """Copy a finished run to a new folder, whole or not at all; return the new folder."""
+    """Copy a finished run to a new folder, whole or not at all; return the new folder.
+
+    Raises:
+        InputError: when something else is there. An equal copy is kept.
+    """
     refuse_copy(target)
     target = target.absolute()
+    if target.is_dir() and any(target.iterdir()):
+        ours, theirs = load_manifest(folder), load_manifest(target)
+        if (ours.kind, ours.fingerprint) == (theirs.kind, theirs.fingerprint):
+            return target
+        raise InputError(
+            f"{target} holds another run, {theirs.name} {theirs.fingerprint}; nothing was "
+            f"overwritten. The new one is stored in {folder}."
+        )
     with storage_errors(target.parent), temporary_folder(target.parent) as copied:
         shutil.copytree(folder, copied, dirs_exist_ok=True)
         if target.is_dir():

@@ -16,7 +16,12 @@ from rag_frozen.evaluation.metrics import METRIC_VERSIONS
 from rag_frozen.evaluation.relevance import RELEVANCE_VERSIONS, mean_relevance
 from rag_frozen.evaluation.scoring import FINAL, ScoredAnswer
 from rag_frozen.evaluation.statistics import bootstrap_intervals
-from rag_frozen.evaluation.text_metrics import TEXT_METRICS, score_texts, scores_of_each
+from rag_frozen.evaluation.text_metrics import (
+    TEXT_METRICS,
+    intervals_of_whole,
+    score_texts,
+    scores_of_each,
+)
 
 __all__ = ["DEPTHS", "EvalResult", "summarize"]
 
@@ -63,7 +68,7 @@ class EvalResult:
     substring_recall: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """As ``recall``, by the substring rule; empty where the answers are patterns."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
-    """95 % bootstrap intervals over questions of those of ``metrics`` that are means."""
+    """95 % bootstrap intervals over questions of each of ``metrics``."""
 
     @property
     def exact_match_interval(self) -> Interval:
@@ -245,8 +250,9 @@ def _hits(rows: Sequence[ScoredAnswer], ranking: str, *, substring: bool) -> dic
 
 
 def _intervals(rows: Sequence[ScoredAnswer], metrics: Sequence[str] | None) -> dict[str, Interval]:
-    """Of every metric that is a mean over questions; ``metrics`` is None without answers."""
+    """Of every metric; ``metrics`` names those of texts, None without answers."""
     asked = [row for row in rows if row.answers]
+    predictions, answers = [row.prediction for row in asked], [row.answers for row in asked]
     columns: dict[str, list[float]] = {}
     for name, substring in (("answer_recall", False), ("substring_recall", True)):
         if not substring or all(FINAL in row.first_containing for row in asked if row.depths):
@@ -262,11 +268,10 @@ def _intervals(rows: Sequence[ScoredAnswer], metrics: Sequence[str] | None) -> d
             "f1": [100 * row.f1 for row in asked],
             "answer_in_prompt": [100.0 * row.in_prompt for row in asked],
             **({"gold_in_prompt": [100.0 * one for one in golds]} if golds else {}),
-            **scores_of_each(
-                metrics, [row.prediction for row in asked], [row.answers for row in asked]
-            ),
+            **scores_of_each(metrics, predictions, answers),
         }
-    return bootstrap_intervals(columns)
+    whole = intervals_of_whole(metrics or (), predictions, answers)
+    return {**bootstrap_intervals(columns), **whole}
 
 
 def _by_depth(recall: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str, float]]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rag_frozen.errors import InputError, MissingPackageError
 from rag_frozen.evaluation.metrics import (
     METRIC_VERSIONS,
@@ -18,23 +21,36 @@ from rag_frozen.evaluation.metrics import (
     gold_in_output,
     regex_match,
 )
+from rag_frozen.evaluation.statistics import bootstrap_counts
 
-__all__ = ["TEXT_METRICS", "TextMetric", "normalize_label", "score_texts", "scores_of_each"]
+__all__ = [
+    "TEXT_METRICS",
+    "TextMetric",
+    "intervals_of_whole",
+    "normalize_label",
+    "score_texts",
+    "scores_of_each",
+]
 
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
 Each = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
+Counts = NDArray[np.int64]
+"""How often each prediction stands in each resample: ``[S, n]``."""
+Scores = NDArray[np.float64]
+Resampled = Callable[[Sequence[str], Sequence[Sequence[str]]], Callable[[Counts], Scores]]
 
 
 @dataclass(frozen=True, slots=True)
 class TextMetric:
     """``score`` takes predictions and, for each, its gold texts (at least one); percent. ``each``
-    gives each prediction's own score, in percent, where ``score`` is their mean; None where it is
-    of the whole set."""
+    gives each prediction's own score, in percent, where ``score`` is their mean, ``resampled`` the
+    score of resamples where it is of the whole set."""
 
     version: str
     definition: str
     score: Score
     each: Each | None = None
+    resampled: Resampled | None = None
 
 
 def score_texts(
@@ -69,6 +85,21 @@ def scores_of_each(
     """
     chosen = {name: TEXT_METRICS[name].each for name in names if predictions}
     return {name: each(predictions, golds) for name, each in chosen.items() if each is not None}
+
+
+def intervals_of_whole(
+    names: Sequence[str], predictions: Sequence[str], golds: Sequence[Sequence[str]]
+) -> dict[str, tuple[float, float]]:
+    """95 % bootstrap intervals, in percent, of those of the metrics named that are no means."""
+    found = {}
+    for name in names if predictions else ():
+        resampled = TEXT_METRICS[name].resampled
+        if resampled is not None:
+            scores = resampled(predictions, golds)
+            drawn = np.concatenate([scores(some) for some in bootstrap_counts(len(predictions))])
+            low, high = np.quantile(drawn, [0.025, 0.975])
+            found[name] = (float(low), float(high))
+    return found
 
 
 def normalize_label(text: str) -> str:
@@ -143,6 +174,45 @@ def _macro_f1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> flo
     return 100 * float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
 
 
+def _resampled_macro_f1(
+    predictions: Sequence[str], golds: Sequence[Sequence[str]]
+) -> Callable[[Counts], Scores]:
+    true, predicted = _labels(predictions, golds)
+    labels = sorted(set(true))
+    is_true = np.array([[one == label for label in labels] for one in true], dtype=np.float64)
+    is_said = np.array([[one == label for label in labels] for one in predicted], dtype=np.float64)
+
+    def scores(counts: Counts) -> Scores:
+        """Over the gold labels that a resample has."""
+        there = counts @ is_true
+        f1 = 2 * (counts @ (is_true * is_said)) / np.maximum(there + counts @ is_said, 1)
+        made: Scores = 100 * (f1 * (there > 0)).sum(axis=1) / (there > 0).sum(axis=1)
+        return made
+
+    return scores
+
+
+def _resampled_bleu(
+    predictions: Sequence[str], golds: Sequence[Sequence[str]]
+) -> Callable[[Counts], Scores]:
+    from sacrebleu.metrics.bleu import BLEU
+
+    bleu = BLEU(effective_order=True)  # silences a warning; counts and lengths are the same
+    each = [
+        bleu.sentence_score(text, list(gold)) for text, gold in zip(predictions, golds, strict=True)
+    ]
+    parts = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in each])
+
+    def scores(counts: Counts) -> Scores:
+        found = []
+        for row in (counts @ parts).tolist():
+            made = BLEU.compute_bleu(row[:4], row[4:8], row[8], row[9], smooth_method="exp")
+            found.append(made.score)
+        return np.array(found, dtype=np.float64)
+
+    return scores
+
+
 def _rouge(kind: str, predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> list[float]:
     try:
         from rouge_score.rouge_scorer import RougeScorer
@@ -183,6 +253,7 @@ TEXT_METRICS: Mapping[str, TextMetric] = {
         "label-macro-f1/1",
         "mean over the gold labels of each label's F1, labels compared as for accuracy",
         _macro_f1,
+        resampled=_resampled_macro_f1,
     ),
     **{
         name: _by_each(
@@ -196,6 +267,7 @@ TEXT_METRICS: Mapping[str, TextMetric] = {
         "sacrebleu-corpus-13a-exp/1",
         "BLEU of the whole corpus, all gold texts as references, tokens 13a, exponential smoothing",
         _bleu,
+        resampled=_resampled_bleu,
     ),
     "efficientqa_match": _by_each(
         METRIC_VERSIONS["efficientqa_match"],

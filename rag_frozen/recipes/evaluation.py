@@ -31,6 +31,7 @@ QuestionFormat = Literal[
     "triviaqa",
     "webquestions",
     "curatedtrec",
+    "popqa",
     "beir",
 ]
 

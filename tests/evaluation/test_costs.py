@@ -54,8 +54,8 @@ def costs(reader: object, reranker: object = None) -> tuple[dict, Sequence[Score
     )
     before = TokensRead.so_far(made)
     result = evaluate(made, data())
-    n = len(result.scored)
-    found = describe_costs(made, result.scored, result.seconds, before=before, questions=n)
+    read = TokensRead.so_far(made) - before
+    found = describe_costs(made, result.scored, result.seconds, read=read)
     assert render_report(result, costs=found)
     return found, result.scored
 
@@ -176,8 +176,8 @@ def test_passages_read_one_by_one_are_as_much_work_as_their_prompts():
     made = reading_each(reader=each)
     before = TokensRead.so_far(made)
     result = evaluate(made, data())
-    n = len(result.scored)
-    found = describe_costs(made, result.scored, result.seconds, before=before, questions=n)
+    read = TokensRead.so_far(made) - before
+    found = describe_costs(made, result.scored, result.seconds, read=read)
     sizes = text_model(reader.model)
     assert sizes is not None
     assert {row.readings for row in result.scored} == {2}

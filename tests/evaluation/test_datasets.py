@@ -224,6 +224,20 @@ def test_hub_rows_are_numbered_and_hashed_by_content(monkeypatch: pytest.MonkeyP
         read_hub_examples("owner/nq", split="validation")
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "holds no question"),
+        ([{"id": "7", "question": "a", "answer": ["x"]}] * 2, "row 1: the id '7' stands in row 0"),
+    ],
+)
+def test_a_hubs_wrong_data_are_told(monkeypatch: pytest.MonkeyPatch, rows, said: str):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    with pytest.raises(InputError, match=said):
+        read_hub_examples("owner/nq", split="test")
+
+
 @pytest.mark.parametrize("error", [ConnectionError(), ValueError("no split test\nmore"), OSError()])
 def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error):
     datasets = pytest.importorskip("datasets")

@@ -161,6 +161,21 @@ def test_curatedtrec_is_read_as_first_published_as_drqa_has_it_and_as_dpr_has_it
         read_examples(first)
 
 
+def test_popqas_own_file_is_read(tmp_path: Path):
+    path = tmp_path / "popQA.tsv"
+    head = "id\tsubj\tquestion\tpossible_answers\n"
+    path.write_text(head + '7\tA\tWhat is A?\t"[""he"", ""him""]"\n')
+    [example] = read_examples(path).examples
+    assert (example.question.id, example.question.text) == ("7", "What is A?")
+    assert example.answers == ("he", "him")
+    path.write_text(head + "7\tA\tWhat is A?\the\n")
+    with pytest.raises(DataFormatError, match="row 1: possible_answers is no list: 'he'"):
+        read_examples(path)
+    path.write_text(head + "7\tA\n")
+    with pytest.raises(DataFormatError, match="row 1: possible_answers is no list"):
+        read_examples(path)
+
+
 def test_answers_may_be_patterns(tmp_path: Path):
     path = tmp_path / "curatedtrec-test.csv"
     path.write_text("who\t['R(o|ö)me|Roma']\n")

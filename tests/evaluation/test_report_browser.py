@@ -43,6 +43,19 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.folder / "report.html"
 
 
+_HEIGHTS = "return [...document.querySelectorAll('th')].map(one => one.offsetHeight)"
+_SHOWN = """
+return [...document.querySelectorAll('#all th')].filter(one => one.offsetWidth)
+  .map(one => one.textContent)
+"""
+_CUT = """
+return [...document.querySelectorAll('svg')].flatMap(svg => [...svg.querySelectorAll('text')]
+  .filter(one => { const box = one.getBBox(), view = svg.viewBox.baseVal;
+    return box.x < -1 || box.x + box.width > view.width + 1; }).map(one => one.textContent))
+"""
+"""Texts of pictures that stand outside of them."""
+
+
 def rows(browser: Any) -> list[str]:
     found = browser.find_elements("css selector", "tr.row td:first-child")
     return [one.text for one in found]
@@ -98,6 +111,17 @@ def test_it_fits_a_phone_in_light_and_dark(browser, report: Path, scheme: str):
     open_page(browser, report, width=360, scheme=scheme)
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= 360
+    shown = browser.execute_script(_SHOWN)
+    assert shown == ["question", "prediction", "gold"]
+    browser.find_elements("css selector", "tr.row")[1].click()
+    opened = browser.find_element("css selector", "tr.row + tr:not(.row)")
+    assert "F1 0 · lost at reading" in opened.text
+    assert opened.size["width"] <= 360
+    ths = browser.execute_script(_HEIGHTS)  # letters below each other would be tall
+    assert max(ths) <= 64, ths
+    first = browser.find_element("css selector", "tr.row td:first-child")
+    assert first.size["width"] >= 120
+    assert browser.execute_script(_CUT) == []
     colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in colour.strip("rgba()").split(",")[:3])
     assert (brightness < 200) == (scheme == "dark")

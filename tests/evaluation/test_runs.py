@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rag_frozen.artifacts import list_artifacts, verify
+from rag_frozen.artifacts import list_artifacts, load_manifest, verify
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.runner import evaluate
@@ -24,6 +24,7 @@ from rag_frozen.evaluation.runs import RunOptions, read_run, run_folder, store_r
 from rag_frozen.evaluation.scoring import ScoredAnswer
 from rag_frozen.evaluation.stored_runs import (
     copy_run,
+    refuse_copy,
     replay_stored,
     stored_ranking,
     stored_scores,
@@ -34,7 +35,7 @@ from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 from rag_frozen.types import Context, Generation, Hit, Passage, Question
 from tests.evaluation import data
-from tests.test_pipeline import PASSAGES, Echo, Retriever, pipeline, reading_each
+from tests.test_pipeline import PASSAGES, ByLength, Echo, Retriever, pipeline, reading_each
 
 SAME = ("predictions.jsonl", "metrics.json", "run.trec", "retrieve.trec", "qrels.txt")
 """Files that every undisturbed or resumed run of the same shares, byte for byte."""
@@ -273,9 +274,85 @@ def test_predictions_of_another_run_are_not_gone_on_with(tmp_path: Path):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], lines[1].replace('"q1"', '"x1"'), *lines[2:]]))
     before = path.read_bytes()
-    with pytest.raises(ArtifactDamagedError, match=r"another run.*'x1' in line 2, where 'q1'"):
+    with (unfinished / "run.trec").open("ab") as handle:
+        handle.write(b"half a line")
+    with pytest.raises(
+        ArtifactDamagedError, match=r"predictions\.jsonl is not what this run wrote"
+    ):
         store_run(pipeline(), many(), tmp_path, options=TWO)
     assert path.read_bytes() == before
+    assert (unfinished / "run.trec").read_bytes().endswith(b"half a line")
+
+
+def test_predictions_of_another_recipe_over_the_same_questions_are_refused(tmp_path: Path):
+    class Late(Other):
+        """Has answered four questions otherwise when it dies."""
+
+        def generate(self, contexts):
+            self.calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().generate(contexts)
+
+    for name, reader in (("ours", Crashing(2)), ("theirs", Late())):
+        with pytest.raises(KeyboardInterrupt):
+            store_run(pipeline(reader=reader), many(), tmp_path / name, options=TWO)
+    ours, theirs = (
+        next(run_folder(tmp_path / name, pipeline="test", data="many").iterdir())
+        for name in ("ours", "theirs")
+    )
+    foreign = (theirs / "predictions.jsonl").read_bytes()
+    assert foreign.count(b"\n") == 4
+    padded = foreign + b" " * 10_000  # longer than ours: nothing tells it but its hash
+    (ours / "predictions.jsonl").write_bytes(padded)
+    with pytest.raises(ArtifactDamagedError, match="is it of another run"):
+        store_run(pipeline(), many(), tmp_path / "ours", options=TWO)
+    assert (ours / "predictions.jsonl").read_bytes() == padded
+
+
+def test_a_copy_that_was_made_before_a_kill_is_kept(tmp_path: Path):
+    run = store_run(pipeline(), data(), tmp_path / "root")
+    out = copy_run(run.folder, tmp_path / "out")
+    times = sorted(path.stat().st_mtime_ns for path in out.iterdir())
+    refuse_copy(out, load_manifest(run.folder).recipe)
+    assert copy_run(run.folder, out) == out
+    assert sorted(path.stat().st_mtime_ns for path in out.iterdir()) == times
+    other = store_run(pipeline(), many(), tmp_path / "root")
+    with pytest.raises(InputError, match=r"holds another run.*The new one is stored in"):
+        copy_run(other.folder, out)
+    with pytest.raises(InputError, match="holds another run"):
+        refuse_copy(out, {"evaluation": {"name": "other"}})
+
+
+def test_progress_begins_with_what_an_earlier_process_did(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        store_run(pipeline(reader=Crashing(2)), many(), tmp_path, options=TWO)
+    told: list[int] = []
+    store_run(pipeline(), many(), tmp_path, options=TWO, progress=lambda one: told.append(one.done))
+    assert told == [4, 6, 8, 10, 11]
+
+
+class Counting(ByLength):
+    """Counts tokens as a cross-encoder does."""
+
+    tokens_read = 0
+
+    def parameter_counts(self) -> tuple[int, int]:
+        return 10, 10
+
+    def rerank(self, questions, candidates):
+        self.tokens_read += 7 * len(questions)
+        return super().rerank(questions, candidates)
+
+
+def test_tokens_are_counted_over_all_processes_of_a_run(tmp_path: Path):
+    broken = pipeline(reader=Crashing(2), reranker=Counting())
+    with pytest.raises(KeyboardInterrupt):
+        store_run(broken, many(), tmp_path, options=TWO)
+    run = store_run(pipeline(reranker=Counting()), many(), tmp_path, options=TWO)
+    assert run.resumed == 4
+    assert json.loads((run.folder / "costs.json").read_text())["tokens"]["reranker"] == 7.0
+    assert not (run.folder / "tokens.jsonl").exists()
 
 
 class Sparse(Retriever):
@@ -310,8 +387,11 @@ def test_a_finished_run_is_copied_out_and_nothing_is_overwritten(tmp_path: Path)
     copied = copy_run(run.folder, tmp_path / "out")
     assert contents(copied) == contents(run.folder)
     assert verify(copied, kind="run").fingerprint == run.folder.name
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "predictions.jsonl").write_text("{}")
     with pytest.raises(InputError, match="nothing was overwritten"):
-        copy_run(run.folder, tmp_path / "out")
+        copy_run(run.folder, tmp_path / "mine")
+    assert (tmp_path / "mine" / "predictions.jsonl").read_text() == "{}"
 
 
 def test_passage_ids_that_a_trec_run_cannot_hold_lose_the_ranking_alone(tmp_path: Path, caplog):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from rag_frozen.errors import InputError
@@ -14,7 +15,12 @@ from rag_frozen.evaluation.compare import compare_runs
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.runner import evaluate
 from rag_frozen.evaluation.runs import RunOptions, read_run, store_run
-from rag_frozen.evaluation.text_metrics import TEXT_METRICS, normalize_label, score_texts
+from rag_frozen.evaluation.text_metrics import (
+    TEXT_METRICS,
+    intervals_of_whole,
+    normalize_label,
+    score_texts,
+)
 from rag_frozen.recipes.evaluation import MetricName
 from rag_frozen.types import Question
 from tests.evaluation import data
@@ -70,6 +76,27 @@ def test_macro_f1_weighs_labels_equally_and_an_odd_prediction_is_wrong():
     yes = 2 * (2 / 3) * 1 / (2 / 3 + 1)
     assert score("macro_f1", *pairs) == pytest.approx(100 * (yes + 0) / 2)
     assert score("accuracy", *pairs) == 50.0
+
+
+@pytest.mark.parametrize("name", ["bleu", "macro_f1"])
+def test_the_resample_of_everything_once_has_the_score_itself(name: str):
+    pairs = [
+        ("a b c d", ["a b c d", "x"]), ("e f g h i", ["e g f h i"]), ("yes", ["yes"]),
+        ("yes", ["no", "never"]), ("perhaps", ["no"]),
+    ]  # fmt: skip
+    texts, golds = [text for text, _ in pairs], [gold for _, gold in pairs]
+    resampled = TEXT_METRICS[name].resampled
+    assert resampled is not None
+    scores = resampled(texts, golds)
+    whole, twice, first = scores(np.array([[1] * 5, [2] * 5, [1, 0, 0, 0, 0]]))
+    assert whole == pytest.approx(score(name, *pairs)) == pytest.approx(twice)
+    assert first == pytest.approx(score(name, pairs[0])) == 100.0
+    low, high = intervals_of_whole([name], texts, golds)[name]
+    assert 0 <= low < whole < high <= 100
+
+
+def test_each_metric_is_a_mean_or_of_the_whole_set():
+    assert all((one.each is None) != (one.resampled is None) for one in TEXT_METRICS.values())
 
 
 def test_any_of_several_gold_labels_is_right():

@@ -53,13 +53,14 @@ def retrieve_once(
         retriever: is asked for only when something is left to do.
         k: hits a question.
         chunk_size: questions a batch.
-        told: how many questions are done.
+        told: how many questions are done, at the beginning and after each batch.
 
     Returns:
         A ranking for every question, empty where nothing was found.
     """
     if stream.done < len(questions):
         loaded = retriever()
+        told(stream.done)
         for start in range(stream.done, len(questions), chunk_size):
             chunk = questions[start : start + chunk_size]
             found = loaded.retrieve(chunk, k=k)

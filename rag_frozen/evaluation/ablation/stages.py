@@ -204,6 +204,7 @@ class Stages:
 
     def _score(self, scores: PairScores, reranker: Reranker, group: Sequence[Cell]) -> None:
         store = self._corpora[str(group[0].settings.index)].store
+        self._told("reranking", 0)
         retrievers = [(self.retriever(cell), *depths_of(cell.settings)) for cell in group]
         for done, chunk in self._chunks():
             wanted: list[list[str]] = [[] for _ in chunk]

@@ -12,10 +12,10 @@ from markupsafe import Markup, escape
 
 __all__ = ["Bar", "Line", "bars", "interval", "lines"]
 
-_WIDTH = 440
+_WIDTH = 460
 _ROW = 30
 _LABEL = 124
-_NUMBER = 118
+_NUMBER = 152
 _PLOT = (50, 12, 424, 210)
 """Left, top, right and bottom of the area of a line plot."""
 

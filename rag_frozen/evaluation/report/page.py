@@ -102,10 +102,7 @@ def _tiles(result: EvalResult) -> list[tuple[str, str, str, str]]:
     found += [
         (f"answer_recall@{k}", f"answer-recall@{k}", v, "final ranking") for k, v in final.items()
     ]
-    found += [
-        (name, name, value, "" if name in result.intervals else "of the whole set")
-        for name, value in result.texts.items()
-    ]
+    found += [(name, name, value, "") for name, value in result.texts.items()]
     judged = result.relevance.get(FINAL, {})
     found += [
         (name, name, judged[name], "against qrels, final ranking")
