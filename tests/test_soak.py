@@ -87,7 +87,7 @@ EVALUATED = ("predictions.jsonl", "metrics.json", "run.trec", "retrieve.trec", "
 
 def evaluation(root: Path) -> list[str]:
     return [
-        sys.executable, "-m", "rag_frozen.cli.main", "eval", "pocket", "--limit", "120",
+        sys.executable, "-m", "rag_frozen.cli.main", "eval", "pocket", "--limit", "64",
         "--set", "chunk_size=8", "--json", "--root", str(root),
     ]  # fmt: skip
 
@@ -103,8 +103,9 @@ def evaluated(root: Path) -> dict[str, bytes]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes], float]:
     """A folder with the embedded indexes and one run; the run's files; its seconds."""
     root = tmp_path_factory.mktemp("evaluated")
-    evaluated(root)
-    shutil.rmtree(root / "runs")
+    subprocess.run(
+        [*evaluation(root)[:3], "index", "build", "pocket", "--root", str(root)], check=True
+    )
     began = time.monotonic()
     files = evaluated(root)
     return root, files, time.monotonic() - began
