@@ -363,6 +363,22 @@ def test_every_shipped_study_tries_ten_written_prompts_and_holds_out_what_it_mea
                 assert (one.source.file, None) not in trained
 
 
+def test_the_study_for_one_core_differs_in_sizes_alone():
+    def compared(name: str) -> list[object]:
+        study = load_recipe(name, PromptStudy, folder="eval")
+        sources = [[one.model_dump() for one in task.data.sources] for task in study.tasks]
+        return [
+            [(task.name, task.readers, task.methods, task.texts) for task in study.tasks],
+            [[one.name for one in task.evaluations] for task in study.tasks],
+            [(one.kind, one.name) for one in study.methods],
+            [one.head for one in study.methods if isinstance(one, TrainedMethod)],
+            (study.readers, study.comparisons, study.seeds, study.split_seed, study.template),
+            sources,
+        ]
+
+    assert compared("prompt-table-cpu") == compared("prompt-table")
+
+
 def test_the_shipped_study_loads_and_names_its_files_below_one_folder():
     study = load_recipe("prompt-table", PromptStudy, folder="eval")
     files = [source.file for task in study.tasks for source in task.data.sources]
