@@ -160,22 +160,31 @@ def test_validation_ranks_by_the_sum_of_both_scores(folder: Path):
         task(folder, settings(folder, retrieval_weight=1.0), rows, [listed("q", ["a"], [True])])
 
 
-def test_mined_rows_bring_their_scores_and_the_residual_loss_falls(folder: Path):
+def test_mined_rows_bring_the_scores_of_all_their_passages(folder: Path):
     with_scores(folder)
-    recipe = settings(folder, loss="residual", retrieval_weight=4.0, examples=160)
-    sources, lists = load_ranking_data(recipe.data, examples=160, seed=5)
+    recipe = settings(folder, loss="residual", retrieval_weight=4.0)
+    sources, lists = load_ranking_data(recipe.data, examples=48, seed=5)
     row = next(row for row in sources[0].rows if row.question.endswith(" 11"))
     assert len(row.scores) == len(row.candidates)
     assert all(set(one.scores) >= {p.text for p in one.passages} for one in lists)
-    made = task(folder, recipe, sources, lists)
+    assert task(folder, recipe, sources, lists).batch(0).questions
+
+
+def test_a_reranker_learns_against_what_the_retrieval_prefers(folder: Path):
+    texts = ["the river nile is long", "radium", "the king of france"]
+    [rows] = source(("what is long", texts[:1], texts[1:]))
+    scores = dict(zip(texts, (0.1, 0.5, 0.9), strict=True))
+    rows = RankingSource(1.0, (replace(rows.rows[0], scores=scores),))
+    made = task(folder, settings(folder, loss="residual", retrieval_weight=4.0), [rows])
     optimiser = torch.optim.AdamW([p for p in made.model.parameters() if p.requires_grad], 3e-3)
-    before = float(made.loss(made.batch(0)).detach())
-    for step in range(20):
-        loss = made.loss(made.batch(step))
-        loss.backward()
+    losses = []
+    for _ in range(30):
+        losses.append(made.loss(made.batch(0)))
+        losses[-1].backward()
         optimiser.step()
         optimiser.zero_grad()
-    assert float(made.loss(made.batch(0)).detach()) < before
+    assert float(losses[0].detach()) > 2.5
+    assert float(losses[-1].detach()) < 0.5
 
 
 def test_measures_count_the_first_passage_that_answers(folder: Path):
