@@ -40,7 +40,7 @@ from rag_frozen.reader.confidence import calibrated
 from rag_frozen.reader.each import EachReader
 from rag_frozen.reader.make import make_reader
 from rag_frozen.recipes import pipeline as recipes
-from rag_frozen.recipes.index import IndexRecipe
+from rag_frozen.recipes.index import IndexRecipe, SentenceEncoderSettings
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.retrieval.dense_encoders import Encoder
 from rag_frozen.retrieval.fusion import Fuse
@@ -91,8 +91,9 @@ def load_pipeline(
         reader=reader,
         k=k,
         rerank_depth=depth,
+        retrieval_weight=0.0 if until == "retrieve" else _retrieval_weight(settings.reranker),
         recipe=settings.model_dump(mode="json"),
-        artifacts={part.role: part.fingerprint for part in built.parts} if built else {},
+        artifacts=_artifacts(built, retriever),
         prompts=prompts,
         confidence=partial(calibrated, **settings.confidence.model_dump()),
         weigh=weigh,
@@ -193,6 +194,17 @@ def _reading(
     return packer, reader, bank
 
 
+def _artifacts(built: BuiltIndex | None, retriever: Retriever) -> dict[str, str]:
+    """Fingerprints of the indexes, and the digest of a question encoder beside one, by role."""
+    found = {part.role: part.fingerprint for part in built.parts} if built else {}
+    parts = [part for _, part, _ in getattr(retriever, "parts", ())] or [retriever]
+    for part in parts:
+        digest = getattr(getattr(part, "encoder", None), "question_digest", None)
+        if digest is not None:
+            found["question encoder"] = str(digest)
+    return found
+
+
 def _share_states(retriever: Retriever, digest: str, memory: StateMemory) -> bool:
     """Have the dense retriever keep its questions' states, if it encodes with that model."""
     parts = [part for _, part, _ in getattr(retriever, "parts", ())] or [retriever]
@@ -216,7 +228,8 @@ def _retriever(
         case recipes.Bm25Retrieval():
             return open_bm25(built), settings.k
         case recipes.DenseRetrieval():
-            return open_dense(built, _encoder_of(built, device), device=device), settings.k
+            encoder = _encoder_of(built, settings.question_encoder, device)
+            return open_dense(built, encoder, device=device), settings.k
         case recipes.ReplayRetrieval():
             from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 
@@ -233,10 +246,22 @@ def _retriever(
             return FusionRetriever(parts, fuse_by(settings.method)), settings.k
 
 
-def _encoder_of(built: BuiltIndex, device: str | None) -> Encoder:
+def _encoder_of(built: BuiltIndex, questions: str | None, device: str | None) -> Encoder:
+    """The encoder of the dense part, or a trained question encoder beside it."""
     from rag_frozen.indexing.dense import recorded_settings
 
-    return make_encoder(recorded_settings(built.part("dense").folder).encoder, device=device)
+    recorded = recorded_settings(built.part("dense").folder).encoder
+    if questions is None:
+        return make_encoder(recorded, device=device)
+    if not isinstance(recorded, SentenceEncoderSettings):
+        raise RecipeError(
+            f"The index {built.name} was built with an encoder of kind {recorded.kind}; a "
+            "question_encoder stands beside one of kind sentence-transformers. Leave it out."
+        )
+    from rag_frozen.retrieval.question_tower import QuestionTower
+
+    passages = resolve_model(recorded.model, revision=recorded.revision)
+    return QuestionTower(resolve_model(questions), passages, device=device)
 
 
 def fuse_by(
@@ -273,3 +298,7 @@ def _reranker(settings: recipes.PipelineRecipe, k: int) -> tuple[Reranker, int]:
                 dtype=settings.dtype,
             )
             return reranker, min(chosen.depth, k)
+
+
+def _retrieval_weight(settings: recipes.RerankerSettings) -> float:
+    return settings.retrieval_weight if isinstance(settings, recipes.CrossEncoder) else 0.0

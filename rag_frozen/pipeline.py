@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rag_frozen.errors import InputError
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.reader.spelling import occurrences
+from rag_frozen.rerank.interpolation import interpolate
 from rag_frozen.retrieval.fusion import FusionRetriever
 from rag_frozen.retrieval.replay import ReplayRetriever
 from rag_frozen.types import (
@@ -146,6 +147,7 @@ class Pipeline:
         reader: Reader,
         k: int,
         rerank_depth: int,
+        retrieval_weight: float = 0.0,
         recipe: Mapping[str, Any] | None = None,  # Any: JSON values
         artifacts: Mapping[str, str] | None = None,
         prompts: PromptBank | None = None,
@@ -158,6 +160,7 @@ class Pipeline:
             name: of the recipe.
             k: hits that are retrieved.
             rerank_depth: so many of them are fetched, reranked and offered to packing.
+            retrieval_weight: the retrieval's score times this is added to the reranker's.
             recipe: the resolved recipe, for the records of runs.
             artifacts: role -> fingerprint of what the stages stand on.
             prompts: the soft prompts that condition the reader, where it has a place for them.
@@ -173,6 +176,7 @@ class Pipeline:
         self.reader = reader
         self.k = k
         self.rerank_depth = rerank_depth
+        self.retrieval_weight = retrieval_weight
         self.recipe = dict(recipe or {})
         self.artifacts = dict(artifacts or {})
         self._prompts = prompts
@@ -240,7 +244,11 @@ class Pipeline:
         with clock.stage("fetch"):
             candidates = self._fetch([ranking for ranking, _ in retrieved])
         with clock.stage("rerank"):
-            reranked = self.reranker.rerank(questions, candidates)
+            scored = self.reranker.rerank(questions, candidates)
+            reranked = [
+                interpolate(ranking, first, weight=self.retrieval_weight)
+                for ranking, (first, _) in zip(scored, retrieved, strict=True)
+            ]
         with clock.stage("pack"):
             best_first = [_reorder(*pair) for pair in zip(candidates, reranked, strict=True)]
             contexts = [

@@ -81,6 +81,15 @@ def pipeline(**changes: object) -> Pipeline:
     return Pipeline(**{**parts, **changes})  # type: ignore[arg-type]
 
 
+def test_the_retrievals_score_is_added_with_its_weight():
+    # by length p1 leads with 20 against 19; the retrieval has p0 one ahead
+    assert pipeline().ask("which city").hits[0].passage_id == "p1"
+    answer = pipeline(retrieval_weight=2.0).ask("which city")
+    assert answer.text == "Paris"
+    assert [(hit.passage_id, hit.score) for hit in answer.hits[:2]] == [("p0", 25.0), ("p1", 24.0)]
+    assert dict(answer.evidence[0].scores) == {"retrieve": 3.0, "rerank": 25.0}
+
+
 def test_an_answer_names_its_evidence_with_every_stages_score():
     answer = pipeline().ask("which city")
     assert answer.text == "Rome"

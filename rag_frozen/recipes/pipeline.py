@@ -54,10 +54,15 @@ class Bm25Retrieval(_Frozen):
 
 
 class DenseRetrieval(_Frozen):
-    """Nearest neighbours over the index recipe's ``dense`` part."""
+    """Nearest neighbours over the index recipe's ``dense`` part.
+
+    ``question_encoder`` names adapters that were trained for questions alone (``towers: question``)
+    beside the encoder of that part; without it the index's encoder encodes questions, too.
+    """
 
     kind: Literal["dense"]
     k: int = Field(100, ge=1)
+    question_encoder: str | None = None
 
 
 class ReplayRetrieval(_Frozen):
@@ -128,13 +133,15 @@ class NoReranker(_Frozen):
 
 
 class CrossEncoder(_Frozen):
-    """A cross-encoder scores the first ``depth`` passages with the question."""
+    """A cross-encoder scores the first ``depth`` passages with the question; ``retrieval_weight``
+    times the retrieval's score is added to its logit."""
 
     kind: Literal["cross-encoder"]
     model: str
     revision: str | None = None
     depth: int = Field(20, ge=1)
     max_length: int = Field(256, ge=16)
+    retrieval_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 RerankerSettings = Annotated[NoReranker | CrossEncoder, Field(discriminator="kind")]

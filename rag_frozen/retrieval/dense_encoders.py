@@ -21,7 +21,11 @@ from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
-from rag_frozen.retrieval.minilm_adapter import is_adapter, load_adapted_encoder
+from rag_frozen.retrieval.minilm_adapter import (
+    is_adapter,
+    load_adapted_encoder,
+    passages_digest,
+)
 from rag_frozen.retrieval.sentence_form import guarded, load_encoder, pooling, read_form
 from rag_frozen.types import Passage
 
@@ -62,8 +66,15 @@ class SentenceEncoder:
         device: str | None = None,
         dtype: DtypeName = "auto",
         token_budget: int = TOKEN_BUDGET,
+        questions: bool = False,
     ) -> None:
         """Load the model.
+
+        Args:
+            model: its folder.
+            device, dtype: where and in what it runs.
+            token_budget: tokens a batch, padding included.
+            questions: adapters that were trained for questions alone are refused without it.
 
         Raises:
             ModelError: when the folder cannot be loaded.
@@ -71,7 +82,14 @@ class SentenceEncoder:
         self.name = model.name
         self.digest = folder_digest(model.path)
         place = choose_device(device)
-        adapted = load_adapted_encoder(model.path) if is_adapter(model.path) else None
+        adapts = is_adapter(model.path)
+        if adapts and not questions and passages_digest(model.path) is not None:
+            raise ModelError(
+                f"{model.name} encodes questions alone; passages keep the encoder beside which it "
+                "was trained. Name that one in the index recipe, and this in the pipeline's: "
+                f"retrieval: {{kind: dense, question_encoder: {model.name}}}"
+            )
+        adapted = load_adapted_encoder(model.path) if adapts else None
         folder = model.path if adapted is None else adapted.base
         form = read_form(folder)
         self._tower: TextTower | None = None

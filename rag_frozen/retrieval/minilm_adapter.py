@@ -2,6 +2,8 @@
 
 Stored are the low-rank matrices in bf16 and the name of the encoder; they are merged into its
 weights when it is loaded, so that encoding costs what it cost before.
+
+Adapters of questions alone name the digest of the encoder that passages keep.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ __all__ = [
     "begin_encoder",
     "is_adapter",
     "load_adapted_encoder",
+    "passages_digest",
     "read_adapter",
     "save_adapter",
 ]
@@ -62,7 +65,13 @@ def begin_encoder(folder: Path) -> tuple[Any, SentenceForm]:  # Any: a transform
 
 
 def save_adapter(
-    tensors: Mapping[str, Tensor], folder: Path, *, encoder: str, rank: int, alpha: float
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    encoder: str,
+    rank: int,
+    alpha: float,
+    passages: str | None = None,
 ) -> None:
     """Write ``config.json`` and ``model.safetensors``, the matrices as bf16.
 
@@ -71,13 +80,16 @@ def save_adapter(
         folder: made where it is not there.
         encoder: the plain encoder's name, by which it is found when loading.
         rank, alpha: of the adapters.
+        passages: of adapters for questions alone, the digest of the encoder that passages keep.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored = {
         name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in tensors.items()
     }
     save_file(stored, str(folder / _WEIGHTS))
-    config = {"kind": _KIND, "encoder": encoder, "rank": rank, "alpha": alpha}
+    config: dict[str, object] = {"kind": _KIND, "encoder": encoder, "rank": rank, "alpha": alpha}
+    if passages is not None:
+        config["passages"] = passages
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -88,6 +100,17 @@ def is_adapter(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("kind") == _KIND
+
+
+def passages_digest(folder: Path) -> str | None:
+    """Digest of the encoder that passages keep; None for adapters of questions and passages.
+
+    Raises:
+        ArtifactDamagedError: when the adapters cannot be read.
+    """
+    _, config = read_adapter(folder)
+    declared = config.get("passages")
+    return None if declared is None else str(declared)
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -25,7 +25,7 @@ from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.reading_data import read_json_lines
 from rag_frozen.types import Passage, Question, Ranking
 
-__all__ = ["MiningReport", "MiningSettings", "mine", "read_exclusions"]
+__all__ = ["ExclusionList", "MiningReport", "MiningSettings", "mine", "read_exclusions"]
 
 _CHUNK = 256
 """Questions that are retrieved together."""
@@ -61,6 +61,23 @@ class MiningSettings:
             raise InputError(f"min_overlap lies between 0 and 1, not at {self.min_overlap}.")
 
 
+class ExclusionList:
+    """Ids of passages that must never be trained on, and patterns of ids.
+
+    >>> left_out = ExclusionList(["simple:7", "nq_gold:*"])
+    >>> "simple:7" in left_out, "nq_gold:3" in left_out, "simple:8" in left_out
+    (True, True, False)
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take ids as they are and names with ``*`` as patterns."""
+        self._exact = {name for name in names if "*" not in name}
+        self._patterns = [name for name in names if "*" in name]
+
+    def __contains__(self, passage_id: str) -> bool:
+        return passage_id in self._exact or any(fnmatchcase(passage_id, p) for p in self._patterns)
+
+
 @dataclass(frozen=True, slots=True)
 class MiningReport:
     """What became of the questions: ``mined`` have a positive, ``excluded`` hits were left out."""
@@ -85,8 +102,9 @@ def mine(
     """Write one JSON line for each question of which a passage was found that answers it.
 
     Fields: ``id, question, answers``; the best positive as ``pid, title, text, rank`` (from 0)
-    and ``q_overlap``; ``positives`` and ``negatives``, lists of ``pid, title, text``, best first;
-    ``neg_pids``. Questions keep their order. A question none of whose hits answers is left out.
+    and ``q_overlap``; ``positives`` and ``negatives``, lists of ``pid, title, text`` and the
+    retriever's ``score``, best first; ``neg_pids``. Questions keep their order. A question none
+    of whose hits answers is left out.
 
     Args:
         questions: JSON lines with ``question`` and ``answers``.
@@ -102,8 +120,7 @@ def mine(
     """
     chosen = settings or MiningSettings()
     rows = list(_questions(questions))
-    exact = {name for name in exclusions if "*" not in name}
-    patterns = [name for name in exclusions if "*" in name]
+    excluded_passages = ExclusionList(exclusions)
     ranks: Counter[int] = Counter()
     mined = excluded = 0
     with atomic_writer(target) as out:
@@ -114,9 +131,10 @@ def mine(
             texts = _texts(rankings, store)
             for row, ranking in zip(chunk, rankings, strict=True):
                 found = [texts[hit.passage_id] for hit in ranking]
-                kept = [p for p in found if not _is_excluded(p.id, exact, patterns)]
+                scores = {hit.passage_id: hit.score for hit in ranking}
+                kept = [p for p in found if p.id not in excluded_passages]
                 excluded += len(found) - len(kept)
-                made = _row(row, kept, chosen)
+                made = _row(row, kept, scores, chosen)
                 if made is not None:
                     mined += 1
                     ranks[made["rank"]] += 1
@@ -172,12 +190,11 @@ def _texts(rankings: Sequence[Ranking], store: PassageStore) -> dict[str, Passag
     return dict(zip(ids, store.get(ids), strict=True))
 
 
-def _is_excluded(passage_id: str, exact: set[str], patterns: Sequence[str]) -> bool:
-    return passage_id in exact or any(fnmatchcase(passage_id, one) for one in patterns)
-
-
 def _row(
-    row: Mapping[str, Any], found: Sequence[Passage], settings: MiningSettings
+    row: Mapping[str, Any],
+    found: Sequence[Passage],
+    scores: Mapping[str, float],
+    settings: MiningSettings,
 ) -> dict[str, Any] | None:
     answers = [a for a in row["answers"] if isinstance(a, str) and a.strip()]
     if not answers or min(len(a.split()) for a in answers) > _MOST_ANSWER_WORDS:
@@ -206,11 +223,12 @@ def _row(
         "text": best.text,
         "rank": good[0],
         "q_overlap": round(overlaps[good[0]], 3),
-        "positives": [_passage(found[rank]) for rank in good[: settings.positives]],
-        "negatives": [_passage(p) for p in negatives],
+        "positives": [_passage(found[rank], scores) for rank in good[: settings.positives]],
+        "negatives": [_passage(p, scores) for p in negatives],
         "neg_pids": [p.id for p in negatives],
     }
 
 
-def _passage(passage: Passage) -> dict[str, str]:
-    return {"pid": passage.id, "title": passage.title, "text": passage.text}
+def _passage(passage: Passage, scores: Mapping[str, float]) -> dict[str, str | float]:
+    score = round(scores[passage.id], 6)
+    return {"pid": passage.id, "title": passage.title, "text": passage.text, "score": score}

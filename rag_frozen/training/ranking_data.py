@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.evaluation.metrics import has_answer, normalize_answer
@@ -27,11 +27,18 @@ __all__ = [
     "RankingSource",
     "ValidationList",
     "draw_rows",
+    "holds",
     "load_ranking_data",
+    "ranking_marks",
+    "read_sources",
+    "row_answers",
+    "row_passages",
     "written",
 ]
 
 Row = Mapping[str, Any]  # Any: JSON values
+Drawn = TypeVar("Drawn")
+Drawn_co = TypeVar("Drawn_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,8 @@ class RankingRow:
     """A question, its answers, passages that hold one, and passages near it that hold none.
 
     ``log_likelihoods`` are the frozen reader's of the answer given each of the first
-    ``candidates``, where it was asked.
+    ``candidates``, where it was asked. ``scores`` are the retriever's of the candidates by their
+    texts, as far as the row's file has them.
     """
 
     question: str
@@ -47,6 +55,7 @@ class RankingRow:
     positives: tuple[Passage, ...]
     negatives: tuple[Passage, ...]
     log_likelihoods: tuple[float, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def candidates(self) -> tuple[Passage, ...]:
@@ -62,6 +71,15 @@ class RankingSource:
     rows: tuple[RankingRow, ...]
 
 
+class Weighted(Protocol[Drawn_co]):
+    """Rows that are drawn with a weight."""
+
+    @property
+    def weight(self) -> float: ...
+    @property
+    def rows(self) -> Sequence[Drawn_co]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ValidationList:
     """A held-out question with its candidates as the first stage ranked them, and which of them
@@ -71,6 +89,8 @@ class ValidationList:
     answers: tuple[str, ...]
     passages: tuple[Passage, ...]
     answering: tuple[bool, ...]
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """The retriever's, by the candidates' texts, as far as they are known."""
 
 
 def written(passage: Passage) -> str:
@@ -98,7 +118,7 @@ def load_ranking_data(
         RecipeError: when a source and a file of the split share a name.
     """
     excluded = excluded_ids(data.passages, data.path)
-    rows_of = _read_sources(data)
+    rows_of = read_sources(data)
     held = hold_out(
         rows_of,
         titles_of=data.held_out.titles.name,
@@ -138,34 +158,43 @@ def load_ranking_data(
 
 
 def draw_rows(
-    sources: Sequence[RankingSource], n: int, *, rng: random.Random, apart: bool = False
-) -> list[RankingRow]:
+    sources: Sequence[Weighted[Drawn]],
+    n: int,
+    *,
+    rng: random.Random,
+    marks: Callable[[Drawn], Iterable[object]] | None = None,
+) -> list[Drawn]:
     """Draw ``n`` rows by the sources' weights.
 
     Args:
         sources: with at least one row each.
         n: how many.
         rng: a seeded generator.
-        apart: no two rows share a question or their first passage, so that the passages of one
-            are negatives of the others; fewer come back where there are not so many.
+        marks: no two rows share a mark, such as question and passages, so that the passages of
+            one are negatives of the others; fewer come back where there are not so many.
     """
     weights = [source.weight for source in sources]
-    drawn: list[RankingRow] = []
-    seen: set[str] = set()
-    for _ in range(n if not apart else 20 * n):
+    drawn: list[Drawn] = []
+    seen: set[object] = set()
+    for _ in range(n if marks is None else 20 * n):
         row = rng.choice(rng.choices(sources, weights)[0].rows)
-        if apart:
-            marks = {row.question, *(p.text for p in row.positives)}
-            if marks & seen:
+        if marks is not None:
+            own = set(marks(row))
+            if own & seen:
                 continue
-            seen |= marks
+            seen |= own
         drawn.append(row)
         if len(drawn) == n:
             break
     return drawn
 
 
-def _read_sources(data: RankingData) -> dict[str, list[Row]]:
+def ranking_marks(row: RankingRow) -> list[str]:
+    """The question and its positives' texts, by which rows of a batch are kept apart."""
+    return [row.question, *(p.text for p in row.positives)]
+
+
+def read_sources(data: RankingData) -> dict[str, list[Row]]:
     """All rows by source: those to train on, and those that the split is taken from."""
     named: dict[str, ReadingSource] = {}
     for source in (data.held_out.titles, data.held_out.rows, *data.questions):
@@ -230,14 +259,16 @@ class _RowMaker:
             near = [] if _is_mined(row) else next(found)
             if row.get("near_nq_eval_passage"):
                 continue
-            answers = _answers(row)
+            answers = row_answers(row)
             question = str(row["question"])
             positives = tuple(
-                p for p in self._texts(row.get("positives", (row,))) if _holds(p.text, answers)
+                p for p in self._texts(row.get("positives", (row,))) if holds(p.text, answers)
             )
             negatives = self._negatives(row, near, answers, positives)
             if positives and negatives:
-                yield RankingRow(question, answers, positives, negatives)
+                yield RankingRow(
+                    question, answers, positives, negatives, scores=_stored_scores(row)
+                )
 
     def _negatives(
         self,
@@ -258,7 +289,7 @@ class _RowMaker:
         for passage in candidates:
             if len(kept) == self.data.most_negatives:
                 break
-            if passage.text not in golds and not _holds(passage.text, answers):
+            if passage.text not in golds and not holds(passage.text, answers):
                 kept.setdefault(passage.text, passage)
         return tuple(kept.values())
 
@@ -282,7 +313,8 @@ class _RowMaker:
             bad = list(self._texts(row.get("negatives", ())))
             rank = min(int(row.get("rank", 0)), len(bad))
             order = [*bad[:rank], *good, *bad[rank:]]
-            lists.append(_validation_list(row, order[: self.data.held_out.depth]))
+            made = _validation_list(row, order[: self.data.held_out.depth])
+            lists.append(replace(made, scores=_stored_scores(row)))
         if not lists:
             raise InputError(
                 f"{file} holds none of the {len(asked)} held-out questions. Mine it from the file "
@@ -298,22 +330,33 @@ class _RowMaker:
         return [[self.passages[hit.passage_id] for hit in ranking] for ranking in rankings]
 
     def _texts(self, ones: Iterable[Row]) -> Iterable[Passage]:
-        for one in ones:
-            if str(one.get("pid", "")) not in self.excluded:
-                yield Passage(str(one.get("pid", "")), str(one.get("title", "")), str(one["text"]))
+        return (p for p in row_passages(ones) if p.id not in self.excluded)
 
 
 def _validation_list(row: Row, passages: Sequence[Passage]) -> ValidationList:
-    answers = _answers(row)
+    answers = row_answers(row)
     answering = tuple(has_answer(p.text, answers) for p in passages)
     return ValidationList(str(row["question"]), answers, tuple(passages), answering)
 
 
-def _answers(row: Row) -> tuple[str, ...]:
+def _stored_scores(row: Row) -> dict[str, float]:
+    """The retriever's scores of a mined row's passages, by their texts."""
+    ones = [*row.get("positives", ()), *row.get("negatives", ())]
+    return {str(one["text"]): float(one["score"]) for one in ones if "score" in one}
+
+
+def row_passages(ones: Iterable[Row]) -> Iterable[Passage]:
+    """Passages as rows hold them; one without ``pid`` has an empty id."""
+    for one in ones:
+        yield Passage(str(one.get("pid", "")), str(one.get("title", "")), str(one["text"]))
+
+
+def row_answers(row: Row) -> tuple[str, ...]:
+    """The answers of a row."""
     return tuple(str(answer) for answer in row["answers"])
 
 
-def _holds(text: str, answers: Sequence[str]) -> bool:
+def holds(text: str, answers: Sequence[str]) -> bool:
     """An answer stands in the text, both normalised: a wider match than the evaluation's, since
     a negative that answers after all does more harm than one negative less."""
     normalized = f" {normalize_answer(text)} "

@@ -1,21 +1,29 @@
 """Losses over lists of scored passages.
 
 Binary cross-entropy and the softmax over a list are those of sentence-transformers; that of
-In-Context RALM is written here in the same form: a module that is called with
-``([questions, documents], labels)`` and scores the pairs itself.
+In-Context RALM, and the softmax of what a reranker adds to its retrieval, are written here in the
+same form: a module that is called with ``([questions, documents], labels)`` and scores the pairs
+itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LossName", "RalmLoss", "labels_of", "make_ranking_loss", "ralm_loss"]
+__all__ = [
+    "ListLoss",
+    "LossName",
+    "labels_of",
+    "make_ranking_loss",
+    "ralm_loss",
+    "residual_loss",
+]
 
-LossName = Literal["bce", "softmax", "ralm"]
+LossName = Literal["bce", "softmax", "residual", "ralm"]
 
 
 def ralm_loss(scores: Tensor, log_likelihoods: Tensor, real: Tensor) -> Tensor:
@@ -41,29 +49,59 @@ def ralm_loss(scores: Tensor, log_likelihoods: Tensor, real: Tensor) -> Tensor:
     return -joint.logsumexp(dim=1).mean()
 
 
-class RalmLoss(nn.Module):
-    """:func:`ralm_loss` in the form of sentence-transformers' listwise losses."""
+def residual_loss(scores: Tensor, offsets: Tensor, real: Tensor) -> Tensor:
+    """Cross-entropy of the first passage by the sum of the reranker's and the retrieval's score.
 
-    def __init__(self, model: Any) -> None:  # Any: a CrossEncoder, which is untyped
+    The reranker learns what the retrieval gets wrong, since the sum is what ranks in the end
+    (Gao et al. 2021, CLEAR, arXiv 2004.13969, trains a retriever beside BM25 so).
+
+    Args:
+        scores: ``[L, C]``, the reranker's.
+        offsets: ``[L, C]``, the retrieval's times its weight.
+        real: ``[L, C]`` booleans; False where a list has fewer candidates.
+
+    Returns:
+        The mean over lists, a scalar.
+
+    >>> both = torch.ones(1, 2, dtype=torch.bool)
+    >>> round(float(residual_loss(torch.zeros(1, 2), torch.tensor([[0.0, 0.0]]), both)), 3)
+    0.693
+    >>> round(float(residual_loss(torch.zeros(1, 2), torch.tensor([[9.0, 0.0]]), both)), 3)
+    0.0
+    """
+    joined = (scores + offsets).masked_fill(~real, float("-inf"))
+    return -joined.log_softmax(dim=1)[:, 0].mean()
+
+
+class ListLoss(nn.Module):
+    """:func:`ralm_loss` or :func:`residual_loss` in the form of sentence-transformers' listwise
+    losses."""
+
+    def __init__(
+        self,
+        model: Any,  # Any: a CrossEncoder, which is untyped
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> None:
         super().__init__()
         self.model = model
+        self._loss = loss
 
     def forward(self, inputs: Sequence[Any], labels: Sequence[Tensor]) -> Tensor:
         """Score every pair and return the loss.
 
         Args:
             inputs: questions, and for each its documents.
-            labels: for each question ``[C]``, the log-likelihoods.
+            labels: for each question ``[C]``, the log-likelihoods or the weighted scores.
         """
         questions, lists = inputs
         pairs = [(q, text) for q, texts in zip(questions, lists, strict=True) for text in texts]
         scores = self.model(self.model.preprocess(pairs))["scores"].view(-1).float()
         counts = [len(texts) for texts in lists]
         padded = nn.utils.rnn.pad_sequence(list(scores.split(counts)), batch_first=True)
-        likely = nn.utils.rnn.pad_sequence(list(labels), batch_first=True)
+        given = nn.utils.rnn.pad_sequence(list(labels), batch_first=True)
         widths = torch.tensor(counts, device=scores.device)[:, None]
         real = torch.arange(padded.shape[1], device=scores.device) < widths
-        return ralm_loss(padded, likely.to(scores.device), real)
+        return self._loss(padded, given.to(scores.device), real)
 
 
 def make_ranking_loss(name: LossName, model: Any) -> nn.Module:  # Any: as above
@@ -75,12 +113,14 @@ def make_ranking_loss(name: LossName, model: Any) -> nn.Module:  # Any: as above
             return BinaryCrossEntropyLoss(model)  # type: ignore[no-any-return]
         case "softmax":
             return ListNetLoss(model, mini_batch_size=-1)  # type: ignore[no-any-return]
+        case "residual":
+            return ListLoss(model, residual_loss)
         case "ralm":
-            return RalmLoss(model)
+            return ListLoss(model, ralm_loss)
 
 
 def labels_of(name: LossName, n_passages: int) -> list[float]:
-    """Labels of a list whose first passage answers, for the losses that need no reader.
+    """Labels of a list whose first passage answers, for the losses that need no other scores.
 
     ListNet takes the softmax of its labels as the wanted distribution: with minus infinity for
     the others all of it lies on the first, and the loss is the cross-entropy of the positive.

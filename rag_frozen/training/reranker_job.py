@@ -55,10 +55,12 @@ def reranker_job(settings: RerankerTraining, *, share: Share = ALONE) -> Job:
     return Job(settings, recipe, inputs, lambda home: _begin(settings, encoder, home, share))
 
 
-def ranking_hashes(data: RankingData) -> dict[str, str]:
-    """What the data are: hashes of all files that a training of reranker or retriever reads."""
+def ranking_hashes(data: RankingData, *, more: Sequence[str] = ()) -> dict[str, str]:
+    """What the data are: hashes of all files that a training of reranker or retriever reads; those
+    of ``more`` files below the data's folder with them."""
     sources = [*data.questions, data.held_out.titles, data.held_out.rows]
     files = [name for name in (data.held_out.candidates, data.harder) if name is not None]
+    files += more
     return data_hashes(data.path, data.passages, sources, files=files)
 
 

@@ -32,8 +32,9 @@ class RerankerTraining(BaseModel):
     """Train a cross-encoder on lists of one passage that answers and several that do not.
 
     ``loss``: ``bce`` is binary cross-entropy of each pair; ``softmax`` the cross-entropy of the
-    positive among its list; ``ralm`` In-Context RALM's, for which ``likelihood`` names the reader
-    (other losses do not ask it).
+    positive among its list; ``residual`` the same by the sum of the reranker's score and
+    ``retrieval_weight`` times the retriever's, which mined rows bring; ``ralm`` In-Context RALM's,
+    for which ``likelihood`` names the reader (other losses do not ask it).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +49,10 @@ class RerankerTraining(BaseModel):
     """A prefix language model, such as ``pocket/reader``, whose layers it begins from and beside
     which it is loaded."""
     data: RankingData
-    loss: Literal["bce", "softmax", "ralm"] = "softmax"
+    loss: Literal["bce", "softmax", "residual", "ralm"] = "softmax"
+    retrieval_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Of the retriever's score in the sum that ranks, in validation and for the loss ``residual``.
+    The pipeline's reranker takes the same number."""
     likelihood: LikelihoodSettings | None = None
     lora: LoraSettings | None = None
     """Train and ship adapters alone; without it all weights but the embedding tables."""
@@ -70,5 +74,9 @@ class RerankerTraining(BaseModel):
         if self.loss == "ralm" and self.likelihood is None:
             raise ValueError(
                 "the loss ralm needs a reader that judges the passages: likelihood: {template: …}"
+            )
+        if self.loss == "residual" and self.retrieval_weight == 0:
+            raise ValueError(
+                "the loss residual is softmax where retrieval_weight is 0: set that, or the other"
             )
         return self

@@ -73,7 +73,7 @@ class RerankerTask:
             share: this process's part of each batch.
 
         Raises:
-            InputError: when there are no rows, or rows lack log-likelihoods.
+            InputError: when rows lack log-likelihoods or the retriever's scores.
         """
         rows = [row for source in sources for row in source.rows]
         if settings.loss == "ralm" and any(len(r.log_likelihoods) < 2 for r in rows):
@@ -81,6 +81,8 @@ class RerankerTask:
                 "The loss ralm needs the reader's log-likelihoods of two passages or more for "
                 "every row. Judge the rows first, with likelihood.depth: 2 or more."
             )
+        if settings.retrieval_weight:
+            _check_scores(rows, validation)
         self.device = device or torch.device("cpu")
         self.n_steps = -(-settings.examples // settings.batch_size)
         self._settings = settings
@@ -131,6 +133,9 @@ class RerankerTask:
             return [judged[first], *rng.sample(rest, min(n, len(rest)))]
         chosen = [rng.choice(row.positives)]
         chosen += rng.sample(row.negatives, min(n, len(row.negatives)))
+        if self._settings.loss == "residual":
+            weight = self._settings.retrieval_weight
+            return [(passage, weight * row.scores[passage.text]) for passage in chosen]
         return list(zip(chosen, labels_of(self._settings.loss, len(chosen)), strict=True))
 
     def loss(self, batch: RankingBatch) -> Tensor:
@@ -151,7 +156,8 @@ class RerankerTask:
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """Answer-recall and MRR (percent) as the first stage ranked the held-out candidates, and as
-        the reranker does. ``reachable`` is what a perfect reranker would reach."""
+        the reranker does, its score joined with the retriever's by their weight. ``reachable`` is
+        what a perfect reranker would reach."""
         self._encoder.eval()
         lists = self._validation
         pairs = [(row.question, written(p)) for row in lists for p in row.passages]
@@ -163,7 +169,13 @@ class RerankerTask:
         given = iter(scores)
         first = [rank_of_first_answer(row.answering) for row in lists]
         ours = [
-            rank_of_first_answer(row.answering, [next(given) for _ in row.passages])
+            rank_of_first_answer(
+                row.answering,
+                [
+                    next(given) + self._settings.retrieval_weight * row.scores.get(p.text, 0.0)
+                    for p in row.passages
+                ],
+            )
             for row in lists
         ]
         reachable = 100 * sum(rank is not None for rank in first) / max(1, len(lists))
@@ -172,3 +184,15 @@ class RerankerTask:
             **first_answer_metrics("reranked", ours),
             "reachable": reachable,
         }
+
+
+def _check_scores(rows: Sequence[RankingRow], lists: Sequence[ValidationList]) -> None:
+    known = [(row.candidates, row.scores) for row in rows]
+    known += [(row.passages, row.scores) for row in lists]
+    lacking = sum(any(p.text not in scores for p in passages) for passages, scores in known)
+    if lacking:
+        raise InputError(
+            f"{lacking} of {len(known)} rows do not have the retriever's score of every passage, "
+            "which retrieval_weight is for. Train on rows that rag-frozen mine wrote, with "
+            "held_out.candidates mined, too; or set retrieval_weight: 0."
+        )

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_frozen.training.ranking_settings import LoraSettings, RankingData
-from rag_frozen.training.settings import EarlyStopping, OptimiserSettings
+from rag_frozen.training.settings import EarlyStopping, OptimiserSettings, ReadingSource
 
-__all__ = ["RetrieverTraining"]
+__all__ = ["BankSettings", "RetrieverTraining"]
+
+
+class BankSettings(BaseModel):
+    """A built dense index against whose vectors a question encoder is trained.
+
+    Every ``mine_every`` steps the questions of the next so many steps are searched for with the
+    encoder as it then is; of the first ``depth`` hits those that hold no answer are negatives.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: str
+    """Its recipe, by name or path; built below the artifacts' root."""
+    mine_every: int = Field(50, ge=1)
+    depth: int = Field(100, ge=1)
+    pool: int = Field(30, ge=1)
+    """Negatives of a question that are kept, the nearest first; each step draws among them."""
+    questions: ReadingSource | None = None
+    """Questions with answers, of which ``n_questions`` are held out and measured, too."""
+    n_questions: int = Field(1_000, ge=1)
 
 
 class RetrieverTraining(BaseModel):
     """Train adapters over a sentence encoder by DPR's loss (Karpukhin et al. 2020, section 3.2).
 
-    Questions and passages share the encoder, the adapters and the pooling. Other than DPR's inner
-    product, vectors have length 1 as MiniLM's own have, and their products are multiplied by
-    ``scale`` (1 / temperature).
+    ``towers: shared``: questions and passages share encoder, adapters and pooling.
+    ``towers: question``: questions alone have adapters; passages keep the vectors of ``bank``, and
+    its index is used as it stands. Other than DPR's inner product, vectors have length 1 as
+    MiniLM's own have, and their products are multiplied by ``scale`` (1 / temperature).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,6 +47,8 @@ class RetrieverTraining(BaseModel):
     name: str
     seed: int = 0
     encoder: str = "pocket/minilm"
+    towers: Literal["shared", "question"] = "shared"
+    bank: BankSettings | None = None
     start_from: str | None = None
     """Adapters of an earlier round, by their folder; ``data.harder`` names what they mined."""
     data: RankingData
@@ -45,3 +68,14 @@ class RetrieverTraining(BaseModel):
     validate_every: int = Field(50, ge=1)
     checkpoint_every: int = Field(25, ge=1)
     early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bank(self) -> RetrieverTraining:
+        if (self.towers == "question") != (self.bank is not None):
+            raise ValueError(
+                "towers: question and bank: {index: RECIPE} go together: a question encoder is "
+                "trained against the stored vectors of an index"
+            )
+        if self.bank is not None and self.negatives > self.bank.pool:
+            raise ValueError(f"negatives is {self.negatives}, bank.pool only {self.bank.pool}")
+        return self

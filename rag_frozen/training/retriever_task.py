@@ -19,7 +19,13 @@ from rag_frozen.errors import InputError
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.retrieval.sentence_form import SentenceForm, pooling
 from rag_frozen.training.processes import ALONE, Share
-from rag_frozen.training.ranking_data import RankingSource, ValidationList, draw_rows, written
+from rag_frozen.training.ranking_data import (
+    RankingSource,
+    ValidationList,
+    draw_rows,
+    ranking_marks,
+    written,
+)
 from rag_frozen.training.ranking_metrics import first_answer_metrics, rank_of_first_answer
 from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.sentence_trainer import TextModule, sentence_transformer_of
@@ -126,7 +132,7 @@ class RetrieverTask:
         """Draw the questions of a step, no two with a passage in common, from seed and step."""
         settings = self._settings
         rng = random.Random(f"{settings.seed}:{step}")
-        rows = draw_rows(self._sources, settings.batch_size, rng=rng, apart=True)
+        rows = draw_rows(self._sources, settings.batch_size, rng=rng, marks=ranking_marks)
         drawn = [
             (row.question, rng.choice(row.positives), rng.sample(row.negatives, settings.negatives))
             for row in rows

@@ -18,6 +18,7 @@ from rag_frozen.training.loop import Progress
 from rag_frozen.training.processes import join_processes
 from rag_frozen.training.prompt_settings import PromptTraining
 from rag_frozen.training.prompt_training import train_prompt
+from rag_frozen.training.question_tower_job import question_tower_job
 from rag_frozen.training.reader_job import reader_job
 from rag_frozen.training.reranker_job import reranker_job
 from rag_frozen.training.reranker_settings import RerankerTraining
@@ -70,7 +71,11 @@ def train(
             return run_job(reranker_job(reranker, share=share), home, report, share=share)
         case "pocket-retriever":
             retriever = load_recipe(path, RetrieverTraining, folder=_FOLDER, overrides=overrides)
-            return run_job(retriever_job(retriever, share=share), home, report, share=share)
+            if retriever.towers == "question":
+                job = question_tower_job(retriever, root=home, share=share)
+            else:
+                job = retriever_job(retriever, share=share)
+            return run_job(job, home, report, share=share)
         case "prompt":
             prompt = load_recipe(path, PromptTraining, folder=_FOLDER, overrides=overrides)
             made = train_prompt(prompt, home, report)

@@ -13,8 +13,9 @@ from rag_frozen.models.source import ModelFolder
 from rag_frozen.pipeline import KeepOrder
 from rag_frozen.protocols import Reranker
 from rag_frozen.rerank.cross_encoder import CrossEncoderReranker
+from rag_frozen.rerank.interpolation import interpolate
 from rag_frozen.rerank.pocket import load_pocket_classifier, save_pocket_classifier
-from rag_frozen.types import Passage, Question
+from rag_frozen.types import Hit, Passage, Question
 from tests.tiny import save_bert
 
 TEXTS = ("who wrote hamlet", "the moon " * 200, "x")
@@ -53,6 +54,20 @@ def test_a_batch_gives_what_one_by_one_gives(reranker: Reranker):
         assert [h.passage_id for h in alone] == [h.passage_id for h in ranking]
         for ours, theirs in zip(alone, ranking, strict=True):
             assert ours.score == pytest.approx(theirs.score, abs=1e-4)
+
+
+def test_any_reranker_can_be_joined_with_the_retrieval(reranker: Reranker):
+    for passages, ranking in zip(CANDIDATES, reranker.rerank(QUESTIONS, CANDIDATES), strict=True):
+        first_stage = tuple(Hit(p.id, 1 / rank) for rank, p in enumerate(passages, 2))
+        joined = interpolate(ranking, first_stage, weight=3.0)
+        assert sorted(hit.passage_id for hit in joined) == sorted(p.id for p in passages)
+        assert list(joined) == sorted(joined, key=lambda hit: (-hit.score, hit.passage_id))
+        alone = {hit.passage_id: hit.score for hit in ranking}
+        for hit in joined:
+            [first] = [one.score for one in first_stage if one.passage_id == hit.passage_id]
+            assert hit.score == pytest.approx(alone[hit.passage_id] + 3 * first)
+        heavy = interpolate(ranking, first_stage, weight=1e9)
+        assert [hit.passage_id for hit in heavy] == [p.id for p in passages]
 
 
 def test_scores_are_those_of_the_classifier_itself(tmp_path: Path):

@@ -76,6 +76,21 @@ def data(folder: Path, **changes: Any) -> dict[str, Any]:
     return {**fields, **changes}
 
 
+def with_scores(folder: Path) -> Path:
+    """Give the mined rows' passages the scores of a retriever, in the order of their ranks."""
+    made = []
+    for n in range(40):
+        one = mined(n, f"home of {KINGS[n % 6]} {n}")
+        good, bad = one["positives"], one["negatives"]
+        order = [*bad[: one["rank"]], *good, *bad[one["rank"] :]]
+        scores = {p["pid"]: 1.0 - 0.1 * rank for rank, p in enumerate(order)}
+        for p in order:
+            p["score"] = scores[p["pid"]]
+        made.append(one)
+    write(folder / "mined.jsonl", made)
+    return folder
+
+
 def only_mined(folder: Path) -> dict[str, Any]:
     """The same, trained on mined rows alone, whose candidates are the validation's: no corpus."""
     made = data(folder, questions=[{"name": "mined", "file": "mined.jsonl"}])

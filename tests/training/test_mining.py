@@ -70,6 +70,7 @@ def test_a_mined_row_holds_the_best_passage_that_answers_and_negatives_that_do_n
     # a:3 holds the answer but no word of the question; b:1 holds it in its title alone
     assert [p["pid"] for p in row["positives"]] == ["a:1"]
     assert row["neg_pids"] == ["a:2", "b:2"]
+    assert [p["score"] for p in (*row["positives"], *row["negatives"])] == [7.0, 8.0, 4.0]
     assert [p["text"] for p in row["negatives"]] == [
         PASSAGES["a:2"].text,
         PASSAGES["b:2"].text,

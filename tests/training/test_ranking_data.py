@@ -16,6 +16,7 @@ from rag_frozen.training.ranking_data import (
     RankingSource,
     draw_rows,
     load_ranking_data,
+    ranking_marks,
 )
 from rag_frozen.training.ranking_settings import RankingData
 from rag_frozen.training.reranker_settings import RerankerTraining
@@ -157,10 +158,14 @@ def test_candidates_of_other_questions_are_refused(folder: Path):
 
 def test_rows_that_are_drawn_apart_share_no_passage():
     rows = [RankingRow(f"q{n}", ("a",), passages(n % 10), passages(50)) for n in range(30)]
-    drawn = draw_rows([RankingSource(1.0, tuple(rows))], 8, rng=random.Random(1), apart=True)
+    drawn = draw_rows(
+        [RankingSource(1.0, tuple(rows))], 8, rng=random.Random(1), marks=ranking_marks
+    )
     assert len(drawn) == 8
     assert len({row.positives[0].text for row in drawn}) == 8
-    few = draw_rows([RankingSource(1.0, tuple(rows[:3]))], 8, rng=random.Random(1), apart=True)
+    few = draw_rows(
+        [RankingSource(1.0, tuple(rows[:3]))], 8, rng=random.Random(1), marks=ranking_marks
+    )
     assert len(few) == 3
 
 

@@ -13,7 +13,12 @@ from torch.nn import functional
 from transformers import BertForSequenceClassification, BertModel
 
 from rag_frozen.retrieval.sentence_form import SentenceForm, pooling
-from rag_frozen.training.ranking_losses import labels_of, make_ranking_loss, ralm_loss
+from rag_frozen.training.ranking_losses import (
+    labels_of,
+    make_ranking_loss,
+    ralm_loss,
+    residual_loss,
+)
 from rag_frozen.training.sentence_trainer import (
     PairModule,
     TextModule,
@@ -62,7 +67,17 @@ def test_the_ralm_loss_pulls_towards_the_passage_after_which_the_answer_is_likel
     assert scores.grad[1, 2] == 0
 
 
-@pytest.mark.parametrize("name", ["bce", "softmax", "ralm"])
+def test_what_the_retrieval_ranks_right_by_far_teaches_nothing():
+    scores = torch.zeros(2, 3, requires_grad=True)
+    offsets = torch.tensor([[20.0, 0.0, 0.0], [0.0, 3.0, 9.0]])
+    real = torch.tensor([[True, True, True], [True, True, False]])
+    residual_loss(scores, offsets, real).backward()
+    assert scores.grad[0].abs().max() < 1e-6
+    assert scores.grad[1, 0] < -0.4 < 0.4 < scores.grad[1, 1]
+    assert scores.grad[1, 2] == 0
+
+
+@pytest.mark.parametrize("name", ["bce", "softmax", "residual", "ralm"])
 def test_a_loss_is_that_of_scores_made_one_by_one(encoder, name):
     questions = ["who wrote hamlet", "what is long"]
     lists = [["shakespeare", "the king of france in the war", "radium"], ["the nile", "paris"]]
@@ -79,6 +94,11 @@ def test_a_loss_is_that_of_scores_made_one_by_one(encoder, name):
     elif name == "softmax":
         got = loss([questions, lists], [torch.tensor(row) for row in labels])
         wanted = -torch.stack([row.log_softmax(dim=0)[0] for row in scores]).mean()
+    elif name == "residual":
+        got = loss([questions, lists], [torch.tensor(row) for row in likely])
+        both = zip(scores, likely, strict=True)
+        each = [(row + torch.tensor(like)).log_softmax(dim=0)[0] for row, like in both]
+        wanted = -torch.stack(each).mean()
     else:
         got = loss([questions, lists], [torch.tensor(row) for row in likely])
         both = zip(scores, likely, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,18 @@ from rag_frozen.rerank.pocket import (
     load_pocket_classifier,
 )
 from rag_frozen.training.job import run_job
-from rag_frozen.training.ranking_data import RankingRow, RankingSource, ValidationList
+from rag_frozen.training.ranking_data import (
+    RankingRow,
+    RankingSource,
+    ValidationList,
+    load_ranking_data,
+)
 from rag_frozen.training.reranker_job import reranker_job
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.reranker_task import RerankerTask
 from rag_frozen.types import Passage
 from tests.tiny import save_bert, wordpiece
-from tests.training.rankings import only_mined, write_world
+from tests.training.rankings import only_mined, with_scores, write_world
 
 TEMPLATE = {
     "with_passages": "question: {question}\n{passages}",
@@ -123,6 +129,62 @@ def test_lists_for_the_reader_s_loss_hold_several_positives_and_their_likelihood
         assert sorted(texts) == ["x1", "x2", "y"]
         assert texts[0] in ("x1", "x2")
         assert labels == tuple(numbers[text] for text in texts)
+
+
+def test_lists_for_the_residual_loss_carry_the_retriever_s_weighted_scores(folder: Path):
+    recipe = settings(folder, loss="residual", retrieval_weight=10.0)
+    row = RankingRow("q", ("x",), (passage("x"),), (passage("y"), passage("z")))
+    with pytest.raises(InputError, match="1 of 1 rows do not have the retriever's score"):
+        task(folder, recipe, [RankingSource(1.0, (row,))])
+    scores = {"x": 0.5, "y": 0.7, "z": 0.2}
+    scored = replace(row, scores=scores)
+    batch = task(folder, recipe, [RankingSource(1.0, (scored,))]).batch(0)
+    for texts, labels in zip(batch.passages, batch.labels, strict=True):
+        assert texts[0] == "x"
+        assert labels == tuple(10 * scores[text] for text in texts)
+    with pytest.raises(ValidationError, match="residual is softmax where"):
+        settings(folder, loss="residual")
+
+
+def test_validation_ranks_by_the_sum_of_both_scores(folder: Path):
+    texts = ["a", "b c", "c d e"]
+    held = replace(
+        listed("q", texts, [False, True, False]),
+        scores=dict(zip(texts, (0.4, 0.9, 0.1), strict=True)),
+    )
+    rows = source(("q", ["x"], ["y"]))
+    rows = [RankingSource(1.0, (replace(rows[0].rows[0], scores={"x": 0.1, "y": 0.2}),))]
+    heavy = task(folder, settings(folder, retrieval_weight=1e6), rows, [held]).validate()
+    assert heavy["reranked@1"] == 100.0
+    with pytest.raises(InputError, match="1 of 2 rows do not have the retriever's score"):
+        task(folder, settings(folder, retrieval_weight=1.0), rows, [listed("q", ["a"], [True])])
+
+
+def test_mined_rows_bring_the_scores_of_all_their_passages(folder: Path):
+    with_scores(folder)
+    recipe = settings(folder, loss="residual", retrieval_weight=4.0)
+    sources, lists = load_ranking_data(recipe.data, examples=48, seed=5)
+    row = next(row for row in sources[0].rows if row.question.endswith(" 11"))
+    assert len(row.scores) == len(row.candidates)
+    assert all(set(one.scores) >= {p.text for p in one.passages} for one in lists)
+    assert task(folder, recipe, sources, lists).batch(0).questions
+
+
+def test_a_reranker_learns_against_what_the_retrieval_prefers(folder: Path):
+    texts = ["the river nile is long", "radium", "the king of france"]
+    [rows] = source(("what is long", texts[:1], texts[1:]))
+    scores = dict(zip(texts, (0.1, 0.5, 0.9), strict=True))
+    rows = RankingSource(1.0, (replace(rows.rows[0], scores=scores),))
+    made = task(folder, settings(folder, loss="residual", retrieval_weight=4.0), [rows])
+    optimiser = torch.optim.AdamW([p for p in made.model.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for _ in range(30):
+        losses.append(made.loss(made.batch(0)))
+        losses[-1].backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert float(losses[0].detach()) > 2.5
+    assert float(losses[-1].detach()) < 0.5
 
 
 def test_measures_count_the_first_passage_that_answers(folder: Path):

@@ -1,0 +1,138 @@
+"""The training of a question encoder beside a passage encoder that stays, as a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from rag_frozen.artifacts import file_sha256, fingerprint, load_manifest
+from rag_frozen.errors import ArtifactMismatchError
+from rag_frozen.indexing.build import BuiltIndex
+from rag_frozen.models.device import choose_device, choose_dtype
+from rag_frozen.models.digest import folder_digest
+from rag_frozen.models.lora import attach_lora, lora_weights, restore_lora
+from rag_frozen.models.source import resolve_model
+from rag_frozen.retrieval.minilm_adapter import (
+    begin_encoder,
+    load_adapted_encoder,
+    read_adapter,
+    save_adapter,
+)
+from rag_frozen.training.job import Begun, Job
+from rag_frozen.training.mining import read_exclusions
+from rag_frozen.training.passage_bank import PassageBank, find_bank
+from rag_frozen.training.processes import ALONE, Share
+from rag_frozen.training.question_tower_data import load_bank_data
+from rag_frozen.training.question_tower_task import QuestionTowerTask
+from rag_frozen.training.reranker_job import ranking_hashes
+from rag_frozen.training.retriever_settings import RetrieverTraining
+
+__all__ = ["question_tower_job"]
+
+_POOLER = "pooler.dense"
+"""BERT's pooler, which mean pooling does not read."""
+
+
+def question_tower_job(
+    settings: RetrieverTraining, *, root: Path | None = None, share: Share = ALONE
+) -> Job:
+    """Name the recipe's inputs; models, data and vectors are loaded when the job begins.
+
+    Args:
+        settings: with ``towers: question`` and a bank.
+        root: artifacts' folder, where the bank's index lies.
+        share: this process's part.
+
+    Raises:
+        ArtifactMissingError: when the index is not built.
+        ArtifactMismatchError: when it was built with another encoder than the recipe's.
+    """
+    assert settings.bank is not None
+    encoder = resolve_model(settings.encoder).path
+    built = find_bank(settings.bank.index, root)
+    _check_encoder(settings, encoder, built)
+    recipe = settings.model_dump(mode="json")
+    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
+    recipe["bank"]["index"] = "bank"  # so do the fingerprints of the index
+    inputs = {"encoder": file_sha256(encoder / "model.safetensors")}
+    inputs |= {f"bank {role}": built.part(role).fingerprint for role in ("corpus", "dense")}
+    inputs |= ranking_hashes(settings.data, more=_measured(settings))
+    if settings.start_from is not None:
+        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
+        recipe["start_from"] = "start"
+    identity = fingerprint(recipe, inputs)
+
+    def begin(home: Path) -> Begun:
+        # beside the checkpoints, and removed with them
+        rounds = home / f"unfinished-{identity}" / "rounds"
+        return _begin(settings, encoder, built, rounds, share)
+
+    return Job(settings, recipe, inputs, begin)
+
+
+def _measured(settings: RetrieverTraining) -> list[str]:
+    asked = settings.bank.questions if settings.bank is not None else None
+    return [] if asked is None else [asked.file]
+
+
+def _check_encoder(settings: RetrieverTraining, encoder: Path, built: BuiltIndex) -> None:
+    made_by = load_manifest(built.part("dense").folder, kind="index").models["encoder"]
+    if made_by.digest != (ours := folder_digest(encoder)):
+        raise ArtifactMismatchError(
+            f"The dense index of {built.name} was built with {made_by.name} (digest "
+            f"{made_by.digest[:12]}), the training begins from {settings.encoder} ({ours[:12]}). "
+            "Name that encoder, or the index of this one."
+        )
+
+
+def _begin(
+    settings: RetrieverTraining, folder: Path, built: BuiltIndex, rounds: Path, share: Share
+) -> Begun:
+    device = share.device or choose_device()
+    encoder, form = begin_encoder(folder)
+    lora = settings.lora
+    attach_lora(encoder, rank=lora.rank, alpha=lora.alpha, leave=(_POOLER,))
+    if settings.start_from is not None:
+        adapter, _ = read_adapter(resolve_model(settings.start_from).path)
+        restore_lora(encoder, adapter)
+    bank = PassageBank(built, exclude=_exclusions(settings))
+    sources, validation = load_bank_data(settings, bank)
+    task = QuestionTowerTask(
+        encoder,
+        form,
+        Tokenizer.from_file(str(folder / "tokenizer.json")),
+        settings,
+        bank=bank,
+        sources=sources,
+        validation=validation,
+        rounds=rounds,
+        bf16=choose_dtype(device) is torch.bfloat16,
+        device=device,
+        share=share,
+    )
+    passages = folder_digest(folder)
+
+    def write(target: Path) -> None:
+        save_adapter(
+            lora_weights(encoder),
+            target,
+            encoder=settings.encoder,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            passages=passages,
+        )
+        task.use(load_adapted_encoder(target).encoder)
+
+    frozen = {n: p for n, p in encoder.named_parameters() if not p.requires_grad}
+    counts = {"questions": sum(len(source.rows) for source in sources)}
+    counts["validation_questions"] = sum(len(asked) for asked in validation.values())
+    return Begun(task, {"encoder": frozen}, write, validate_first=True, counts=counts)
+
+
+def _exclusions(settings: RetrieverTraining) -> list[str]:
+    data = settings.data
+    if data.path is None or data.passages.exclude is None:
+        return []
+    return read_exclusions(data.path / data.passages.exclude)
