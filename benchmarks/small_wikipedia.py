@@ -1,7 +1,7 @@
 """What a small Wikipedia costs in answer-recall: the pruning of ``wiki-small``, mapped to passages.
 
 python benchmarks/small_wikipedia.py CORPUS_FOLDER QUESTIONS.jsonl.gz --work DIR
-    [--dense INDEX_FOLDER] [--shares 0.5 0.25 0.1]
+    [--dense INDEX_FOLDER] [--shares 0.5 0.25 0.1] [--words 0.25]
 
 CORPUS_FOLDER is a corpus artifact, INDEX_FOLDER a finished dense index over it.
 
@@ -60,12 +60,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="indexes are written here")
     parser.add_argument("--dense", type=Path)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25, 0.1])
+    parser.add_argument("--words", type=float, default=Selection().words, help="their weight")
     options = parser.parse_args()
     store = open_corpus(options.corpus)
     passages = [passage for batch in store.iter_passages() for passage in batch]
     examples = list(read_examples(options.questions).examples)
     titles, article_of = articles(passages)
-    score = article_scores(passages, titles, article_of)
+    score = article_scores(passages, titles, article_of, weight_of_words=options.words)
     vectors = None if options.dense is None else Dense(options.dense, examples)
     print(f"{len(titles):,} titles, {len(passages):,} passages; {len(examples):,} questions")
     order = np.argsort(-score, kind="stable")
@@ -92,7 +93,11 @@ def articles(passages: Sequence[Passage]) -> tuple[list[str], NDArray[np.int64]]
 
 
 def article_scores(
-    passages: Sequence[Passage], titles: Sequence[str], article_of: NDArray[np.int64]
+    passages: Sequence[Passage],
+    titles: Sequence[str],
+    article_of: NDArray[np.int64],
+    *,
+    weight_of_words: float,
 ) -> Floats:
     """The score of ``Selection`` with mentions in the place of links."""
     known = {tuple(_WORD.findall(title)): number for number, title in enumerate(titles)}
@@ -104,8 +109,8 @@ def article_scores(
         words[article] += len(passage.text.split())
         mentioned.update((article, to) for to in mentions(tokens, known) if to != article)
     inbound = np.bincount([to for _, to in mentioned], minlength=len(titles))
-    weights = Selection(share=1.0)
-    score: Floats = weights.links * np.log1p(inbound) + weights.words * np.log1p(words)
+    print(f"{(inbound > 0).sum():,} titles are mentioned by another article")
+    score: Floats = Selection().links * np.log1p(inbound) + weight_of_words * np.log1p(words)
     return score
 
 

@@ -166,12 +166,17 @@ def print_plan(plan: IndexPlan) -> None:
     console.print(table)
     if plan.kinds:
         served = Table(title="kinds of dense indexes when they serve")
-        for column in ("kind", "disk", "own memory", "mapped files", "fits here"):
+        columns = (
+            "kind", "disk", "own memory", "mapped files", "search built in", "and memory",
+            "fits here",
+        )  # fmt: skip
+        for column in columns:
             served.add_column(column, justify="left" if column == "kind" else "right")
         for kind in plan.kinds:
             name = f"{kind.kind} (this recipe)" if kind.kind == plan.chosen_kind else kind.kind
             fits = "yes" if kind.fits else "no"
-            served.add_row(name, _mib(kind.disk), _mib(kind.own), _mib(kind.mapped), fits)
+            sizes = [_mib(size) for size in (kind.disk, kind.own, kind.mapped)]
+            served.add_row(name, *sizes, f"{kind.build_seconds:,.1f} s", _mib(kind.building), fits)
         console.print(served)
     free, memory = plan.free_bytes / 2**30, plan.memory_bytes / 2**30
     print(f"free on the disk: {free:,.1f} GiB; memory of this machine: {memory:,.1f} GiB")

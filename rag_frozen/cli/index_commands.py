@@ -85,9 +85,13 @@ def index_plan(
     recipe: Annotated[str, typer.Argument(help="Name or path of an index recipe.")],
     root: Root = None,
     overrides: Overrides = None,
+    passages: Annotated[
+        int | None,
+        typer.Option(min=1, help="Plan as if the corpus had so many passages of its kind."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate passages, disk and time of a build on this machine, from a sample.
+    """Estimate passages, disk, time and memory of a build on this machine, from a sample.
 
     Example: rag-frozen index plan pocket
     """
@@ -97,7 +101,7 @@ def index_plan(
     from rag_frozen.recipes.loading import load_recipe
 
     settings = load_recipe(recipe, IndexRecipe, folder="indexes", overrides=overrides or ())
-    plan = plan_index(settings, root=root)
+    plan = plan_index(settings, root=root, n_passages=passages)
     if as_json:
         print(json.dumps(plan.to_json()))
     else:

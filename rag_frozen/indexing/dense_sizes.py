@@ -21,12 +21,14 @@ _VECTOR_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True, slots=True)
 class DenseSizes:
-    """Bytes of a dense index: on disk; in the process' own memory when it serves; and mapped
-    files, which the system holds in its cache as far as it has room."""
+    """Bytes of a dense index: on disk; in the process' own memory when it serves; mapped files,
+    which the system holds in its cache as far as it has room; and of own memory while the search
+    is built over the finished vectors."""
 
     disk: int
     own: int
     mapped: int
+    building: int
 
 
 def dense_sizes(settings: ConcreteDense, n: int, width: int, *, id_bytes: int = 24) -> DenseSizes:
@@ -38,21 +40,24 @@ def dense_sizes(settings: ConcreteDense, n: int, width: int, *, id_bytes: int = 
     base = stored + n * id_bytes
     match settings:
         case FlatDense():
-            return DenseSizes(base, 4 * n * width, n * id_bytes)
+            return DenseSizes(base, 4 * n * width, n * id_bytes, 0)
         case TorchDense():
-            return DenseSizes(base, 0, base)
+            return DenseSizes(base, 0, base, 0)
         case ScalarFp16Dense():
-            return DenseSizes(base + 2 * n * width, 0, n * (2 * width + id_bytes))
+            codes = 2 * n * width
+            return DenseSizes(base + codes, 0, codes + n * id_bytes, codes)
         case ScalarInt8Dense():
-            return DenseSizes(base + n * width, 0, base + n * width)
+            codes = n * width
+            return DenseSizes(base + codes, 0, base + codes, codes)
         case IvfPqDense():
-            from rag_frozen.retrieval.dense_ivf import default_lists
+            from rag_frozen.retrieval.dense_ivf import POINTS_A_LIST, default_lists
 
             parts = width // settings.subvector if width % settings.subvector == 0 else width
             lists = settings.lists or default_lists(n)
             # 8 bytes for the row; lists are filled up to multiples of 32
             codes = (n + 16 * lists) * -(-parts // 2) + 8 * n + 4 * lists * width
-            return DenseSizes(base + codes, codes, base)
+            sample = 4 * min(n, POINTS_A_LIST * lists) * width
+            return DenseSizes(base + codes, codes, base, codes + sample)
         case HnswDense():
             each = width * (4 if settings.vectors == "float32" else 2) + 8 * settings.links + 16
-            return DenseSizes(base + n * each, 0, n * (each + id_bytes))
+            return DenseSizes(base + n * each, 0, n * (each + id_bytes), n * each)

@@ -10,6 +10,7 @@ from typing import get_args
 
 from rag_frozen.errors import StorageError
 from rag_frozen.indexing.dense_sizes import dense_sizes
+from rag_frozen.indexing.dense_times import search_seconds
 from rag_frozen.recipes.index import ConcreteDense
 
 __all__ = [
@@ -27,17 +28,27 @@ _PROCESS = 700 * 2**20
 @dataclass(frozen=True, slots=True)
 class KindFit:
     """A kind of dense index over a corpus: bytes on disk, of the process' own memory when it
-    serves, and of mapped files; and whether it fits this machine."""
+    serves, of mapped files, and of own memory while its search is built over the vectors; whether
+    it fits this machine; and the seconds that building its search takes beside encoding, 0 where
+    nobody asked for them."""
 
     kind: str
     disk: int
     own: int
     mapped: int
+    building: int
     fits: bool
+    build_seconds: float = 0.0
 
 
 def kinds_that_fit(
-    settings: ConcreteDense, n_passages: int, width: int, *, free: int, memory: int
+    settings: ConcreteDense,
+    n_passages: int,
+    width: int,
+    *,
+    free: int,
+    memory: int,
+    flops: float | None = None,
 ) -> list[KindFit]:
     """Describe each kind, with the encoder and the stored vectors of ``settings``.
 
@@ -47,15 +58,20 @@ def kinds_that_fit(
         width: of the encoder's vectors.
         free: bytes on the disk.
         memory: bytes of the machine.
+        flops: of fp32 products a second, from which the seconds of building are told.
     """
     shared = settings.model_dump(include={"encoder", "vectors", "shard_size"})
     found = []
     for model in get_args(ConcreteDense):
         kind = get_args(model.model_fields["kind"].annotation)[0]
         same = kind == settings.kind
-        sizes = dense_sizes(settings if same else model(kind=kind, **shared), n_passages, width)
-        fits = sizes.disk <= free and sizes.own + _PROCESS <= memory
-        found.append(KindFit(kind, sizes.disk, sizes.own, sizes.mapped, fits))
+        of_kind = settings if same else model(kind=kind, **shared)
+        sizes = dense_sizes(of_kind, n_passages, width)
+        fits = sizes.disk <= free and max(sizes.own, sizes.building) + _PROCESS <= memory
+        seconds = 0.0 if flops is None else search_seconds(of_kind, n_passages, width, flops=flops)
+        found.append(
+            KindFit(kind, sizes.disk, sizes.own, sizes.mapped, sizes.building, fits, seconds)
+        )
     return found
 
 
@@ -88,8 +104,8 @@ def refuse_what_cannot_fit(
     raise StorageError(
         f"A dense index of the kind {settings.kind} over {n_passages:,} passages takes "
         f"{_gib(wanted.disk)} on the disk, where {_gib(free)} are free, and "
-        f"{_gib(wanted.own + _PROCESS)} of memory, of which this machine has {_gib(memory)}. "
-        f"{advice}"
+        f"{_gib(max(wanted.own, wanted.building) + _PROCESS)} of memory, of which this machine has "
+        f"{_gib(memory)}. {advice}"
     )
 
 

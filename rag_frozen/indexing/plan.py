@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.indexing.bm25 import build_engine
 from rag_frozen.indexing.build import make_encoder
 from rag_frozen.indexing.dense import resolve_dense
+from rag_frozen.indexing.dense_times import measured_flops
 from rag_frozen.indexing.fitting import KindFit, free_disk, kinds_that_fit, machine_memory
 from rag_frozen.indexing.sampling import CorpusSample, sample_corpus
 from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex
@@ -35,6 +36,8 @@ _ENCODING = 900 * 2**20
 """The same with torch, transformers and one batch of activations."""
 _ID_BYTES = 48
 """Of memory a passage while the table of ids is sorted: hash, row, their order and copies."""
+_ID_TEXT = 70
+"""Of memory a passage for its id while vectors are encoded: a Python string and its place."""
 _TANTIVY_HEAP = 256 * 2**20
 _HEAPS = 0.6
 """The power of a text's length with which its vocabulary grows (Heaps' law), for English."""
@@ -79,12 +82,20 @@ class IndexPlan:
         return {**asdict(self), "fits": self.fits}
 
 
-def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
+def plan_index(
+    recipe: IndexRecipe, *, root: Path | None = None, n_passages: int | None = None
+) -> IndexPlan:
     """Build parts of a sample in a temporary folder and extend what they took to all passages.
 
     Seconds grow with the passages beside a fixed part; the bytes of a BM25 index have a part that
-    grows slower, its vocabulary (Heaps' law). Memory and the sizes of dense indexes are formulas
-    (indexes/README.md). All is exact in the number of passages when the sample is the whole corpus.
+    grows slower, its vocabulary (Heaps' law). Memory, the sizes of dense indexes and the time of
+    building their search are formulas (indexes/README.md). All is exact in the number of passages
+    when the sample is the whole corpus.
+
+    Args:
+        recipe: what would be built.
+        root: where; its disk is looked at.
+        n_passages: plan as if the corpus had so many passages like those that it has.
 
     Raises:
         RecipeError: when the recipe's files are not named, or its source cannot be sampled.
@@ -93,6 +104,8 @@ def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
     with tempfile.TemporaryDirectory(prefix="rag-frozen-plan-") as name:
         work = Path(name)
         sample = sample_corpus(recipe, n=_SAMPLE, work=work)
+        if n_passages is not None:
+            sample = replace(sample, n_passages=n_passages, whole=False)
         n = sample.n_passages
         steps = [_corpus_step(sample, work)]
         if recipe.bm25 is not None and not isinstance(recipe.bm25, LuceneIndex):
@@ -104,15 +117,19 @@ def plan_index(recipe: IndexRecipe, *, root: Path | None = None) -> IndexPlan:
         settings = resolve_dense(recipe.dense, n)
         encoder = make_encoder(recipe.dense.encoder)
         chosen = settings.kind
-        kinds = kinds_that_fit(settings, n, encoder.width, free=free, memory=memory)
-        disk = next(kind.disk for kind in kinds if kind.kind == chosen)
-        own = next(kind.own for kind in kinds if kind.kind == chosen)
+        kinds = kinds_that_fit(
+            settings, n, encoder.width, free=free, memory=memory, flops=measured_flops()
+        )
+        this = next(kind for kind in kinds if kind.kind == chosen)
         shard = min(settings.shard_size, n)
         encoding = shard * (encoder.width * _BYTES[settings.vectors] + _TEXT_BYTES)
-        at_most = _ENCODING + _weights(encoder) + max(encoding, own)
-        steps.append(PlannedStep("dense", disk, n * _seconds_to_encode(encoder, sample), at_most))
+        at_most = _ENCODING + _weights(encoder) + _ID_TEXT * n + max(encoding, this.building)
+        seconds = n * _seconds_to_encode(encoder, sample) + this.build_seconds
+        steps.append(PlannedStep("dense", this.disk, seconds, at_most))
     count = len(sample.passages)
     basis = "all passages" if sample.whole else f"estimated from {count:,} passages"
+    if n_passages is not None:
+        basis = f"extrapolated from {count:,} passages"
     return IndexPlan(recipe.name, n, basis, tuple(steps), tuple(kinds), chosen, free, memory)
 
 

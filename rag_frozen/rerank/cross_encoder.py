@@ -20,7 +20,7 @@ from rag_frozen.models.digest import module_digest
 from rag_frozen.models.parameters import ParameterCounts
 from rag_frozen.models.quiet import quiet_loading
 from rag_frozen.models.source import ModelFolder, resolve_model
-from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower
+from rag_frozen.models.text_tower import TextTower
 from rag_frozen.rerank.pocket import is_pocket_reranker, load_pocket_classifier
 from rag_frozen.rerank.window import fit_pairs
 from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
@@ -56,7 +56,7 @@ class CrossEncoderReranker:
         max_length: int = 256,
         device: str | None = None,
         dtype: DtypeName = "auto",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         passage_format: str = PASSAGE_FORMAT,
     ) -> None:
         """Load the model.
@@ -66,7 +66,8 @@ class CrossEncoderReranker:
             max_length: tokens of a pair, special tokens included. The passage is cut, not the
                 question; one that leaves the passage under a quarter is cut with a warning.
             device, dtype: where and in what it runs.
-            token_budget: tokens a batch, padding included.
+            token_budget: tokens a batch, padding included; by default 4,096 on a CPU, 8,192
+                elsewhere.
             passage_format: a passage's text with the fields ``{title}`` and ``{text}``.
 
         Raises:

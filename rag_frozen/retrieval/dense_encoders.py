@@ -20,7 +20,7 @@ from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.source import ModelFolder
 from rag_frozen.models.state_memory import StateMemory
-from rag_frozen.models.text_tower import TOKEN_BUDGET, TextTower, Vectors
+from rag_frozen.models.text_tower import TextTower, Vectors
 from rag_frozen.retrieval.minilm_adapter import (
     is_adapter,
     load_adapted_encoder,
@@ -65,7 +65,7 @@ class SentenceEncoder:
         *,
         device: str | None = None,
         dtype: DtypeName = "auto",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         questions: bool = False,
     ) -> None:
         """Load the model.
@@ -175,7 +175,7 @@ class DprEncoder:
         *,
         device: str | None = None,
         dtype: DtypeName = "auto",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> None:
         """Load both towers.
 

@@ -21,12 +21,12 @@ from rag_frozen.retrieval.dense_faiss import build_file, load_faiss, open_file, 
 from rag_frozen.retrieval.dense_search import Rows, rescore
 from rag_frozen.retrieval.dense_vectors import StoredVectors
 
-__all__ = ["IvfSearch", "build_ivf", "default_lists"]
+__all__ = ["POINTS_A_LIST", "IvfSearch", "build_ivf", "default_lists"]
 
 _REFINEMENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _CENTROIDS = 16
 """Of each part: what 4 bits can name."""
-_POINTS_A_LIST = 40
+POINTS_A_LIST = 40
 """faiss asks for at least 39 training vectors a list."""
 
 
@@ -73,7 +73,7 @@ def build_ivf(
         index.cp.seed = index.pq.cp.seed = 1 + seed
         # small corpora are trained on what there is; faiss would warn on stderr
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
-        wanted = max(_POINTS_A_LIST * n_lists, 256 * _CENTROIDS)
+        wanted = max(POINTS_A_LIST * n_lists, 256 * _CENTROIDS)
         least = max(n_lists, _CENTROIDS)
         index.train(training_sample(vectors, wanted, seed=seed, at_least=least))
         return index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from rag_frozen.errors import (
     CheckFailedError,
     DataFormatError,
     InputError,
+    StorageError,
 )
 from rag_frozen.indexing import build as building
 from rag_frozen.indexing import dense as dense_room
@@ -25,6 +27,7 @@ from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.recipes.index import IndexRecipe, TuningSettings
 from rag_frozen.retrieval import dense_faiss, dense_ivf
 from rag_frozen.types import Question
+from tests.artifacts.disks import small_disk
 from tests.contracts.test_retriever import HashEncoder
 from tests.retrieval.clustered import clustered, questions, store
 
@@ -201,6 +204,30 @@ def test_a_recall_out_of_reach_is_an_error_and_what_was_built_stays(
             building.build_index(recipe(tmp_path, "ivf-pq-fastscan", **wanted), root=tmp_path)
     building.build_index(recipe(tmp_path, "ivf-pq-fastscan", **wanted), root=tmp_path)
     assert Counting.encoded == 120
+
+
+def test_a_full_disk_keeps_the_finished_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk fills while the build goes on: before it, too small a disk is refused."""
+    monkeypatch.setattr(building, "refuse_what_cannot_fit", lambda *_, **__: None)
+    settings = recipe(tmp_path, "flat", vectors="float32")
+    whole = building.build_index(settings, root=tmp_path / "whole")
+    with small_disk(tmp_path / "disk", kib=400) as disk:
+        filler = disk / "filler"
+
+        def fills(role: str, done: int, total: int | None) -> None:
+            if role == "dense index" and not filler.exists():  # a shard takes 3,328 bytes
+                filler.write_bytes(bytes(shutil.disk_usage(disk).free - 11_000))
+
+        Counting.encoded = 0
+        with pytest.raises(StorageError, match="bytes free"):
+            building.build_index(settings, root=disk, report=fills)
+        kept = len(list(disk.rglob("unfinished-*/vectors-*.npy")))
+        assert kept in (1, 2)
+        filler.unlink()
+        Counting.encoded = 0
+        built = building.build_index(settings, root=disk)
+        assert Counting.encoded == 120 - 50 * kept
+        assert files(built) == files(whole)
 
 
 def test_an_encoder_of_another_width_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,13 @@ import pytest
 from rag_frozen.errors import RecipeError, StorageError
 from rag_frozen.indexing import build as building
 from rag_frozen.indexing import fitting, plan
-from rag_frozen.recipes.index import FlatDense, IndexRecipe, IvfPqDense, SentenceEncoderSettings
+from rag_frozen.recipes.index import (
+    FlatDense,
+    HnswDense,
+    IndexRecipe,
+    IvfPqDense,
+    SentenceEncoderSettings,
+)
 from tests.indexing.test_build import Counting, recipe
 
 ENCODER = SentenceEncoderSettings(kind="sentence-transformers", model="any")
@@ -57,8 +63,28 @@ def test_a_plan_from_a_sample_is_near_what_the_build_takes(
         "flat", "scalar-fp16", "scalar-int8", "ivf-pq-fastscan", "hnsw", "exact-torch",
     ]  # fmt: skip
     assert found.chosen_kind == "flat"
+    seconds = {kind.kind: kind.build_seconds for kind in found.kinds}
+    assert seconds.pop("flat") == 0
+    assert all(0 < spent < 600 for spent in seconds.values())
     assert found.fits
     assert json.loads(json.dumps(found.to_json()))["fits"] is True
+
+
+def test_a_plan_can_reckon_with_more_passages_than_there_are(tmp_path: Path):
+    write(tmp_path / "rows.jsonl", 400, words=60)
+    settings = recipe(tmp_path, corpus={"kind": "files", "path": tmp_path / "rows.jsonl"})
+    here = plan.plan_index(settings, root=tmp_path)
+    there = plan.plan_index(settings, root=tmp_path, n_passages=21_015_324)
+    assert (here.basis, there.basis) == ("all passages", "extrapolated from 400 passages")
+    assert there.n_passages == 21_015_324
+    of = {step.part: step.disk_bytes for step in here.steps}
+    for step in there.steps:
+        growth = step.disk_bytes / of[step.part] / (21_015_324 / 400)
+        if step.part == "bm25":  # its vocabulary grows slower, and 400 passages tell little of it
+            assert 0.02 < growth < 2
+        else:
+            assert growth == pytest.approx(1, rel=0.2), step.part
+    assert there.steps[-1].seconds > here.steps[-1].seconds
 
 
 def test_a_plan_of_a_small_corpus_is_exact_in_its_passages(tmp_path: Path):
@@ -86,8 +112,11 @@ def test_what_cannot_fit_is_refused_with_the_kinds_that_would(
     flat = FlatDense(kind="flat", encoder=ENCODER)
     with pytest.raises(StorageError, match=r"flat over 21,015,324.*60\.\d GiB of memory.*24\.0"):
         fitting.refuse_what_cannot_fit(flat, **wikipedia)
-    with pytest.raises(StorageError, match=r"scalar-fp16, scalar-int8, ivf-pq-fastscan, hnsw"):
+    with pytest.raises(StorageError, match=r"kinds scalar-int8, ivf-pq-fastscan, exact-torch wou"):
         fitting.refuse_what_cannot_fit(flat, **wikipedia)
+    graph = HnswDense(kind="hnsw", encoder=ENCODER)  # served from a file, but built in memory
+    with pytest.raises(StorageError, match=r"hnsw over 21,015,324.*36\.\d GiB of memory.*24\.0"):
+        fitting.refuse_what_cannot_fit(graph, **wikipedia)
     fitting.refuse_what_cannot_fit(IvfPqDense(kind="ivf-pq-fastscan", encoder=ENCODER), **wikipedia)
     monkeypatch.setattr(fitting, "free_disk", lambda folder: 2**30)
     with pytest.raises(StorageError, match="No kind would fit"):
