@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from rag_frozen.build import build_index
 from rag_frozen.evaluation.statistics import sign_flip_p
 from rag_frozen.recipes.loading import load_recipe
-from rag_frozen.studies import cells, methods
+from rag_frozen.studies import cells, evaluations, methods
 from rag_frozen.studies.confidence import confidence_row
+from rag_frozen.studies.evaluations import Evaluation, open_questions
 from rag_frozen.studies.methods import with_shots
 from rag_frozen.studies.prompt_study import run_study
 from rag_frozen.studies.settings import (
     PromptStudy,
+    QuestionsEvaluation,
     RowsEvaluation,
     TrainedMethod,
     WrittenMethod,
@@ -147,6 +150,65 @@ def test_a_study_measures_every_method_and_a_second_run_trains_and_reads_nothing
     again = run_study(recipe(home), root=home / "root")
     assert again.table == done.table
     assert (again.folder / "table.json").read_bytes() == stored
+
+
+def test_questions_are_retrieved_and_packed_once_for_a_reader_and_kept(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    texts = ["hamlet was written by shakespeare", "radium was discovered by curie", "the nile"]
+    rows = [{"id": str(n), "title": "t", "text": text} for n, text in enumerate(texts)]
+    asked = [
+        {"id": "a", "question": "who wrote hamlet", "answers": ["shakespeare"]},
+        {"id": "b", "question": "who discovered radium", "answers": ["curie"]},
+        {"id": "c", "question": "what is long", "answers": ["the nile"]},
+    ]
+    for name, lines in (("rows", rows), ("asked", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    index = {"kind": "index", "name": "few", "bm25": {"kind": "tantivy"}}
+    index["corpus"] = {"kind": "files", "path": str(tmp_path / "rows.jsonl")}
+    study = recipe(home, data_path=str(tmp_path))
+    [reader] = study.readers.values()
+    pipeline = {
+        "kind": "pipeline",
+        "name": "few",
+        "index": str(tmp_path / "index.yaml"),
+        "retrieval": {"kind": "bm25", "k": 3},
+        "packing": {"template": study.template.model_dump(), "max_passages": 2},
+        "reader": {"kind": "prefix-lm"},
+    }
+    evaluation = {"kind": "eval", "name": "few", "pipeline": str(tmp_path / "pipeline.yaml")}
+    evaluation |= {"data": {"kind": "file"}, "metrics": {"exact_match": {"expected": None}}}
+    for name, values in (("index", index), ("pipeline", pipeline), ("evaluation", evaluation)):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(values))
+    build_index(tmp_path / "index.yaml", root=tmp_path / "root")
+
+    def opened(**changes: object) -> Evaluation:
+        values = {"kind": "questions", "name": "few", "recipe": str(tmp_path / "evaluation.yaml")}
+        values |= {"file": "asked.jsonl", "limit": 2}
+        return open_questions(
+            QuestionsEvaluation.model_validate({**values, **changes}),
+            study,
+            reader,
+            reader_digest="d",
+            cache=tmp_path / "contexts",
+            root=tmp_path / "root",
+        )
+
+    first = opened(pipeline_overrides=["packing.max_passages=1"])
+    assert first.golds == (("shakespeare",), ("curie",))
+    made = first.contexts()
+    assert [one.question.id for one in made] == ["a", "b"]
+    assert texts[0] in made[0].prompt
+    assert [one.prompt.count("passage:") for one in made] == [1, 1]
+    assert opened().identity != first.identity
+    again = opened(pipeline_overrides=["packing.max_passages=1"])
+    assert again.identity == first.identity
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("retrieved again")
+
+    monkeypatch.setattr(evaluations, "load_pipeline", refused)
+    assert again.contexts() == made
 
 
 class Killed(Exception):
