@@ -170,10 +170,10 @@ def test_tsv_columns_follow_the_header_and_without_one_dprs_order(tmp_path: Path
         ("p.txt", "\n\n" + ONE),
         ("p.txt", "  " + ONE),
         ("p.txt", "id\ttext\ttitle\n1\tone\tA\n"),
-        ("p.dat", gzip.compress(ONE.encode())),
+        ("p.dat", gzip.compress(ONE.encode(), mtime=0)),
         ("p.jsonl", b"\xef\xbb\xbf" + ONE.encode()),
         ("p.jsonl", ONE.replace("\n", "\r\n")),
-        ("p.JSONL.GZ", gzip.compress(ONE.encode())),
+        ("p.JSONL.GZ", gzip.compress(ONE.encode(), mtime=0)),
         ("p.jsonl.gz", ONE),
     ],
 )
