@@ -149,9 +149,6 @@ def _bm25_step(
     sample: CorpusSample,
     work: Path,  # Any: a recipe's BM25 settings
 ) -> PlannedStep:
-    # starts Java, if any
-    build_engine(settings, work / "first", iter(sample.passages[:64]))
-
     def build(folder: Path, passages: Sequence[Passage]) -> None:
         build_engine(settings, folder, iter(passages))
 
@@ -167,7 +164,9 @@ def _grown(
     *,
     sublinear: bool,
 ) -> tuple[int, float]:
-    """Bytes and seconds of a part over all passages, from building parts of the sample."""
+    """Bytes and seconds of a part over all passages, from building parts of the sample. What is
+    set up once, Java if any, is paid for by a first build that does not count."""
+    build(folder.with_name(f"{folder.name}-first"), sample.passages[:64])
     sizes, disk, seconds = [], [], []
     for part in _PARTS:
         some = sample.passages[::part]
@@ -186,18 +185,20 @@ def _grown(
 
 
 def _extended(sizes: Sequence[int], values: Sequence[float], n: int, power: float) -> float:
-    """Fit a·size + b·size**power with a, b ≥ 0 and tell its value at ``n``.
+    """Fit a·size + b·size**power with a, b ≥ 0 and tell its value at ``n``; ``sizes`` rise.
 
     >>> round(_extended([10, 20, 40], [25.0, 45.0, 85.0], 100, 0.0), 6)
     205.0
+    >>> _extended([10, 20, 40], [90.0, 45.0, 80.0], 100, 0.0)  # no line, for the first was slow
+    200.0
     """
     of = np.asarray(sizes, dtype=np.float64)
     weights = 1.0 / of  # errors count in proportion
     terms = np.stack([of, of**power], axis=1) * weights[:, None]
     target = np.asarray(values) * weights
     slopes = np.linalg.lstsq(terms, target, rcond=None)[0]
-    if slopes.min() < 0:  # noise: nothing shrinks as passages are added
-        slopes = np.array([float(terms[:, 0] @ target / (terms[:, 0] @ terms[:, 0])), 0.0])
+    if slopes.min() < 0:  # noise: nothing shrinks as passages are added; the most tell best
+        slopes = np.array([values[-1] / of[-1], 0.0])
     return float(slopes @ np.array([n, float(n) ** power]))
 
 

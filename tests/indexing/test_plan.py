@@ -11,7 +11,7 @@ import pytest
 
 from rag_frozen.errors import RecipeError, StorageError
 from rag_frozen.indexing import build as building
-from rag_frozen.indexing import fitting, plan
+from rag_frozen.indexing import fitting, plan, sampling
 from rag_frozen.recipes.index import (
     FlatDense,
     HnswDense,
@@ -68,6 +68,30 @@ def test_a_plan_from_a_sample_is_near_what_the_build_takes(
     assert all(0 < spent < 600 for spent in seconds.values())
     assert found.fits
     assert json.loads(json.dumps(found.to_json()))["fits"] is True
+
+
+def test_reading_many_files_is_timed_by_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a sample's share of each file, most of the time would go into opening them."""
+    monkeypatch.setattr(sampling, "_TIMED", 1_500)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(40):
+        write(folder / f"{number}.jsonl.gz", 100, words=20)
+    read: list[int] = []
+    rows = sampling.RowSource.passages
+
+    def counted(self, work):
+        read.append(0)
+        for passage in rows(self, work):
+            read[-1] += 1
+            yield passage
+
+    monkeypatch.setattr(sampling.RowSource, "passages", counted)
+    settings = recipe(tmp_path, corpus={"kind": "files", "path": folder})
+    sample = sampling.sample_corpus(settings, n=80, work=tmp_path)
+    assert not sample.whole
+    assert read == [2] * 40 + [100] * 15
+    assert 0 < sample.seconds_each < 0.01
 
 
 def test_a_plan_can_reckon_with_more_passages_than_there_are(tmp_path: Path):
