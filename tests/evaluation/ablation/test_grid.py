@@ -133,11 +133,14 @@ def test_a_recipe_that_cannot_be_meant_is_refused(changes: dict[str, object], sa
         AblationRecipe.model_validate({**GRID, "pipeline": "pocket", **changes})
 
 
-@pytest.mark.parametrize("name", ["ablation-pocket", "ablation-nq"])
-def test_the_shipped_grids_resolve(name: str):
+@pytest.mark.parametrize(
+    ("name", "baseline"),
+    [("ablation-pocket", "bm25-none-d5-p2"), ("ablation-nq", "bm25-none-d5-p2-packed")],
+)
+def test_the_shipped_grids_resolve(name: str, baseline: str):
     recipe = load_recipe(name, AblationRecipe, folder="eval")
     made = make_grid(recipe)
     assert {"bm25", "dense", "fused", "closed-book"} == {
         dict(cell.levels)["retriever"] for cell in made.cells
     }
-    assert made.baseline.name == "bm25-none-d5-p2"
+    assert made.baseline.name == baseline
