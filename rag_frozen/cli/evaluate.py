@@ -56,6 +56,8 @@ def run_evaluation(
     if out is not None:
         refuse_copy(out)
     data = load_examples(settings)
+    if check:
+        _refuse_other_data(settings, data.sha256)
     changes = [*pipeline_overrides, *_replaying(rankings, pipeline or settings.pipeline)]
     with stages() as report:
         built, data = _pipeline(settings, pipeline, data, changes, until, root, report)
@@ -165,6 +167,23 @@ def _refuse_unexpecting(settings: EvalRecipe) -> None:
         raise CheckFailedError(
             f"The evaluation {settings.name} expects no score yet (expected: null), so there is "
             "nothing to check. Give one with: --set metrics.exact_match.expected=…"
+        )
+
+
+def _refuse_other_data(settings: EvalRecipe, sha256: str) -> None:
+    if settings.expected_data is None:
+        return
+    own = "--set expected_data=null --set metrics.exact_match.expected=…"
+    if sha256 != settings.expected_data:
+        raise CheckFailedError(
+            f"The expected scores of {settings.name} were measured on data with the SHA-256 "
+            f"{settings.expected_data}, and this is {sha256}. Leave --check out, or expect "
+            f"scores of your own: {own}"
+        )
+    if settings.limit is not None:
+        raise CheckFailedError(
+            f"The expected scores of {settings.name} are those of all questions, not of the first "
+            f"{settings.limit}. Leave --limit or --check out, or expect scores of your own: {own}"
         )
 
 

@@ -163,7 +163,8 @@ class EvalRecipe(_Frozen):
     ``overlap`` prepares the next chunk while one is read; ``search_corpus`` looks through the whole
     corpus for the answers that retrieval missed, for the error funnel. ``limit`` takes the first so
     many questions. ``passages: gold`` gives the reader each question's gold passage in place of
-    what would be retrieved: the bound that the reader sets.
+    what would be retrieved: the bound that the reader sets. ``expected_data`` is the SHA-256 of the
+    data, whole, that the expected scores were measured on; ``--check`` refuses any other.
     """
 
     kind: Literal["eval"]
@@ -177,4 +178,5 @@ class EvalRecipe(_Frozen):
     chunk_size: int = Field(64, ge=1)
     overlap: bool = False
     search_corpus: bool = False
+    expected_data: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     metrics: Mapping[MetricName, MetricSettings] = {}

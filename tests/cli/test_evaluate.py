@@ -78,16 +78,32 @@ def test_the_last_line_is_one_object_with_the_scores(command: Command):
 def test_check_fails_outside_the_tolerance_alone(command: Command):
     _, out, _ = command("eval", "pocket", *FEW, "--json")
     score = result(out)["exact_match"]
+    few = (*FEW, "--check", "--set", "expected_data=null")
+    others = [f"metrics.{name}.expected=null" for name in ("f1", "answer_recall@20")]
+    few = (*few, *(part for one in others for part in ("--set", one)))
     near = f"metrics.exact_match={{expected: {max(0, score - 0.4)}, tolerance: 0.5}}"
-    assert command("eval", "pocket", *FEW, "--check", "--set", near)[0] == 0
+    assert command("eval", "pocket", *few, "--set", near)[0] == 0
     wrong = score + 2 if score <= 98 else score - 2
     far = f"metrics.exact_match={{expected: {wrong}, tolerance: 0.5}}"
-    code, _, err = command("eval", "pocket", *FEW, "--check", "--set", far)
+    code, _, err = command("eval", "pocket", *few, "--set", far)
     assert code == 6
     assert f"exact_match is {score:.2f}, expected {wrong:.2f} ± 0.5" in err
-    code, out, err = command("eval", "pocket", *FEW, "--check")
+    code, out, err = command("eval", "pocket", *few, "--set", "metrics.exact_match.expected=null")
     assert (code, out) == (6, "")
     assert "expects no score yet" in err
+
+
+def test_expected_scores_are_held_against_the_data_that_they_were_measured_on(
+    command: Command, tmp_path: Path
+):
+    code, out, err = command("eval", "pocket", *FEW, "--check")
+    assert (code, out) == (6, "")
+    assert "those of all questions, not of the first 6" in err
+    (tmp_path / "own.jsonl").write_text('{"id": "1", "question": "who", "answers": ["me"]}\n')
+    own = ("--set", f"data={{kind: file, path: {tmp_path / 'own.jsonl'}}}")
+    code, out, err = command("eval", "pocket", *own, "--check")
+    assert (code, out) == (6, "")
+    assert "measured on data with the SHA-256" in err
 
 
 def test_passes_over_stored_rankings_give_what_one_pass_gives(command: Command):
