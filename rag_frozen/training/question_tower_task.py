@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.retrieval.dense_encoders import Vectors
-from rag_frozen.retrieval.sentence_form import SentenceForm, pooling
+from rag_frozen.retrieval.sentence_form import SentenceForm
 from rag_frozen.training.passage_bank import PassageBank
 from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.question_tower_data import (
@@ -33,7 +33,7 @@ from rag_frozen.training.question_tower_data import (
 from rag_frozen.training.ranking_data import draw_rows, holds
 from rag_frozen.training.ranking_metrics import first_answer_metrics
 from rag_frozen.training.retriever_settings import RetrieverTraining
-from rag_frozen.training.sentence_trainer import TextModule, sentence_transformer_of
+from rag_frozen.training.trained_encoder import TrainedEncoder
 
 __all__ = ["QuestionBatch", "QuestionTowerTask"]
 
@@ -51,7 +51,7 @@ class QuestionBatch:
     negatives: tuple[tuple[int, ...], ...]
 
 
-class QuestionTowerTask:
+class QuestionTowerTask(TrainedEncoder):
     """A question encoder as a task of the loop."""
 
     def __init__(
@@ -85,43 +85,13 @@ class QuestionTowerTask:
             share: this process's part of each batch.
         """
         assert settings.bank is not None
-        self.device = device or torch.device("cpu")
-        self.n_steps = -(-settings.examples // settings.batch_size)
-        self._settings, self._bank_settings = settings, settings.bank
+        super().__init__(encoder, form, tokenizer, settings, bf16=bf16, device=device, share=share)
+        self._bank_settings = settings.bank
         self._bank, self._sources, self._validation = bank, sources, validation
         self._usable = np.flatnonzero(bank.usable)
-        self._rounds, self._share, self._bf16 = rounds, share, bf16
-        self._form, self._tokenizer = form, tokenizer
+        self._rounds = rounds
         self._round = -1
         self._negatives: dict[BankRow, list[int]] = {}
-        self.use(encoder)
-
-    @property
-    def model(self) -> nn.Module:
-        """The transformer with its adapters."""
-        return self._module.encoder
-
-    def use(self, encoder: nn.Module) -> None:
-        """Train or measure this encoder from now on."""
-        from sentence_transformers.sentence_transformer.losses import (
-            MultipleNegativesRankingLoss,
-        )
-
-        self._module = TextModule(
-            encoder.to(self.device),
-            self._tokenizer,
-            pooling(self._form),
-            max_length=self._form.max_tokens,
-            bf16=self._bf16,
-        )
-        self._encoder = sentence_transformer_of(self._module)
-        # gathering: each process's passages are negatives of the questions of all
-        self._loss = MultipleNegativesRankingLoss(
-            self._encoder,
-            scale=self._settings.scale,
-            gather_across_devices=self._share.count > 1,
-        )
-        self._encoder.train(self._settings.dropout)
 
     def batch(self, step: int) -> QuestionBatch:
         """Draw the questions of a step, no two with a passage in common, from seed and step; at the
@@ -145,13 +115,11 @@ class QuestionTowerTask:
 
     def loss(self, batch: QuestionBatch) -> Tensor:
         """Mean negative log-likelihood of each question's passage among all of the batch."""
-        questions = self._embed(batch.questions)
+        questions = self._embed(batch.questions, self._settings.max_question_tokens)
         columns = [batch.positives, *batch.negatives]
         rows = [row for column in columns for row in column]
         passages = torch.from_numpy(self._bank.vectors(rows)).to(self.device)
-        embeddings = [questions, *torch.split(passages, len(batch.questions))]
-        loss: Tensor = self._loss.compute_loss_from_embeddings(embeddings, None)
-        return loss
+        return self._likelihood_loss(questions, passages)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -221,18 +189,12 @@ class QuestionTowerTask:
         texts = (self._bank.passage(place).text for place in near)
         return next((n for n, text in enumerate(texts) if has_answer(text, asked.answers)), None)
 
-    def _embed(self, texts: Sequence[str]) -> Tensor:
-        """``[n, d]``."""
-        features = self._module.preprocess(texts, max_length=self._settings.max_question_tokens)
-        vectors: Tensor = self._encoder(features)["sentence_embedding"]
-        return vectors
-
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> Vectors:
         """``[n, d]`` in fp32, without dropout."""
         self._encoder.eval()
         parts = [
-            self._embed(texts[start : start + _ENCODED]).cpu()
+            self._embed(texts[start : start + _ENCODED], self._settings.max_question_tokens).cpu()
             for start in range(0, len(texts), _ENCODED)
         ]
         self._encoder.train(self._settings.dropout)

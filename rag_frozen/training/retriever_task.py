@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rag_frozen.errors import InputError
 from rag_frozen.evaluation.metrics import has_answer
-from rag_frozen.retrieval.sentence_form import SentenceForm, pooling
+from rag_frozen.retrieval.sentence_form import SentenceForm
 from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.ranking_data import (
     RankingSource,
@@ -28,7 +28,7 @@ from rag_frozen.training.ranking_data import (
 )
 from rag_frozen.training.ranking_metrics import first_answer_metrics, rank_of_first_answer
 from rag_frozen.training.retriever_settings import RetrieverTraining
-from rag_frozen.training.sentence_trainer import TextModule, sentence_transformer_of
+from rag_frozen.training.trained_encoder import TrainedEncoder
 
 __all__ = ["RetrieverTask", "TripletBatch"]
 
@@ -46,7 +46,7 @@ class TripletBatch:
     negatives: tuple[tuple[str, ...], ...]
 
 
-class RetrieverTask:
+class RetrieverTask(TrainedEncoder):
     """The pocket retriever as a task of the loop."""
 
     def __init__(
@@ -91,42 +91,8 @@ class RetrieverTask:
                 f"No question of the recipe has {settings.negatives} hard negatives. Mine from "
                 "more hits (rag-frozen mine QUESTIONS --k 100 --out FILE), or set fewer negatives."
             )
-        self.device = device or torch.device("cpu")
-        self.n_steps = -(-settings.examples // settings.batch_size)
-        self._settings = settings
         self._validation = validation
-        self._share = share
-        self._bf16 = bf16
-        self._form = form
-        self._tokenizer = tokenizer
-        self.use(encoder)
-
-    @property
-    def model(self) -> nn.Module:
-        """The transformer with its adapters."""
-        return self._module.encoder
-
-    def use(self, encoder: nn.Module) -> None:
-        """Train or measure this encoder from now on."""
-        from sentence_transformers.sentence_transformer.losses import (
-            MultipleNegativesRankingLoss,
-        )
-
-        self._module = TextModule(
-            encoder.to(self.device),
-            self._tokenizer,
-            pooling(self._form),
-            max_length=self._form.max_tokens,
-            bf16=self._bf16,
-        )
-        self._encoder = sentence_transformer_of(self._module)
-        # gathering: each process's passages are negatives of the questions of all
-        self._loss = MultipleNegativesRankingLoss(
-            self._encoder,
-            scale=self._settings.scale,
-            gather_across_devices=self._share.count > 1,
-        )
-        self._encoder.train(self._settings.dropout)
+        super().__init__(encoder, form, tokenizer, settings, bf16=bf16, device=device, share=share)
 
     def batch(self, step: int) -> TripletBatch:
         """Draw the questions of a step, no two with a passage in common, from seed and step."""
@@ -151,15 +117,7 @@ class RetrieverTask:
         questions = self._embed(batch.questions, self._settings.max_question_tokens)
         texts = [text for column in columns for text in column]
         passages = self._embed(texts, self._settings.max_passage_tokens)
-        embeddings = [questions, *torch.split(passages, len(batch.questions))]
-        loss: Tensor = self._loss.compute_loss_from_embeddings(embeddings, None)
-        return loss
-
-    def _embed(self, texts: Sequence[str], max_tokens: int) -> Tensor:
-        """``[n, d]``."""
-        features = self._module.preprocess(texts, max_length=max_tokens)
-        vectors: Tensor = self._encoder(features)["sentence_embedding"]
-        return vectors
+        return self._likelihood_loss(questions, passages)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
