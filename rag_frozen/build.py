@@ -190,6 +190,7 @@ def _reading(
         max_passages=settings.packing.max_passages,
         order=settings.packing.order,
         soft_prompt=lambda: bank.length,
+        quoted=getattr(settings.answers, "also", None),
     )
     return packer, reader, bank
 

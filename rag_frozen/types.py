@@ -18,6 +18,7 @@ __all__ = [
     "Kept",
     "Passage",
     "Question",
+    "Quotable",
     "Ranking",
     "ReadAlone",
     "sort_hits",
@@ -77,12 +78,22 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Quotable:
+    """What an answer may be: any run of whole words of one of the ``texts``, or one of the texts in
+    ``also``, whole."""
+
+    texts: tuple[str, ...]
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What the reader is given for one question, with the packing receipt.
 
     ``prompt`` is the whole text (template, passages, question); ``n_tokens`` its length in the
     reader's tokens, special tokens included; ``kept`` in the order in which they stand there.
-    ``soft_prompt`` names the soft prompt that conditions the reader, where it has several.
+    ``soft_prompt`` names the soft prompt that conditions the reader, where it has several;
+    ``quotable`` says what an answer may be, where it must be quoted from the passages.
 
     Where passages are read one by one, ``alone`` holds a context for each of them, and ``prompt``
     and ``n_tokens`` are those of all of them together; ``logprior`` is the natural logarithm of
@@ -95,6 +106,7 @@ class Context:
     kept: tuple[Kept, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     soft_prompt: str | None = None
+    quotable: Quotable | None = None
     alone: tuple[Context, ...] = ()
     logprior: float = 0.0
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from rag_frozen.errors import InputError
 from rag_frozen.packing.template import PromptTemplate
-from rag_frozen.types import Context, Dropped, Kept, Passage, Question
+from rag_frozen.types import Context, Dropped, Kept, Passage, Question, Quotable
 
 __all__ = ["CountTokens", "GreedyPacker", "PackingBudget", "without_duplicates"]
 
@@ -55,6 +55,7 @@ class GreedyPacker:
         max_passages: int | None = None,
         order: Literal["best_first", "best_last"] = "best_first",
         soft_prompt: Callable[[], int] | None = None,
+        quoted: Sequence[str] | None = None,
     ) -> None:
         """Set up.
 
@@ -66,6 +67,8 @@ class GreedyPacker:
             order: where the best passage stands: at the beginning, or next to the end.
             soft_prompt: asked at each call for the length of the longest soft prompt that is
                 loaded, where that can change; the budget's own is then not used.
+            quoted: where it is given, answers are to be quoted from the packed titles and texts
+                (as far as they stand in the prompt), or to be one of these texts.
 
         Raises:
             InputError: when the budget leaves no room, or ``max_passages`` is negative.
@@ -84,6 +87,7 @@ class GreedyPacker:
         self._count = count_tokens
         self._order = order
         self._soft_prompt = soft_prompt
+        self._quoted = quoted
 
     def pack(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
@@ -153,7 +157,16 @@ class GreedyPacker:
         reason = "limit" if full else "budget"
         dropped += [Dropped(p.id, reason, size) for p, size in candidates if p.id not in ids]
         records = tuple(record for _, record in ordered)
-        return Context(question, prompt, n_tokens, records, tuple(dropped))
+        packed = [passage for passage, _ in ordered]
+        quotable = self._quotable(packed)
+        return Context(question, prompt, n_tokens, records, tuple(dropped), quotable=quotable)
+
+    def _quotable(self, packed: Sequence[Passage]) -> Quotable | None:
+        """Closed book there is nothing to quote from, and answers are free."""
+        if self._quoted is None or not packed:
+            return None
+        texts = [text for passage in packed for text in (passage.title, passage.text) if text]
+        return Quotable(tuple(texts), tuple(self._quoted))
 
     def _sizes(self, passages: Sequence[Passage], empty: int, *, start: int = 0) -> list[int]:
         """Tokens of the next few passages from ``start`` on: what is never looked at is never

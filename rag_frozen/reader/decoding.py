@@ -17,6 +17,7 @@ from torch import Tensor
 from rag_frozen.errors import InputError
 from rag_frozen.prompting.inject import SoftPrompts, prepend_to_right_padded
 from rag_frozen.reader.prefix_lm import LayerCache, PrefixLM
+from rag_frozen.reader.quoting import QuotedAnswers, allow_quoted
 from rag_frozen.reader.sampling import gumbel_noise
 
 __all__ = ["Decoded", "Decoding", "decode"]
@@ -97,6 +98,7 @@ def decode(
     pad_id: int,
     soft_prompt: Tensor | SoftPrompts | None = None,
     seeds: Sequence[int] | None = None,
+    quoted: Sequence[QuotedAnswers | None] | None = None,
 ) -> list[Decoded]:
     """Answer each source.
 
@@ -110,6 +112,7 @@ def decode(
         soft_prompt: ``[B, P, E]``, or rows of different lengths, put before the sources' word
             embeddings.
         seeds: one a source, for sampling; the decoding's seed and the row's place by default.
+        quoted: what may be written, one a source, None for anything.
 
     Returns:
         One :class:`Decoded` a source, in order.
@@ -120,11 +123,12 @@ def decode(
     if not sources:
         return []
     state = _encode(model, sources, pad_id=pad_id, soft_prompt=soft_prompt, decoding=decoding)
+    rules = _Rules(decoding, end_id, quoted or [None] * len(sources))
     if decoding.kind == "beam" and decoding.n_beams > 1:
-        return _beam(model, state, decoding, start_id=start_id, end_id=end_id)
+        return _beam(model, state, rules, start_id=start_id)
     if seeds is None:
         seeds = [decoding.seed + row for row in range(len(sources))]
-    return _one_path(model, state, decoding, start_id=start_id, end_id=end_id, seeds=seeds)
+    return _one_path(model, state, rules, start_id=start_id, seeds=seeds)
 
 
 def _encode(
@@ -174,15 +178,32 @@ def _advance(model: PrefixLM, state: _State, tokens: Tensor) -> Tensor:
     return torch.log_softmax(model.logits(states[:, -1]).float(), dim=-1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What may be written."""
+
+    decoding: Decoding
+    end_id: int
+    quoted: Sequence[QuotedAnswers | None]
+    """Of each source."""
+
+    def allowed(
+        self, scores: Tensor, step: int, rows: Sequence[int], written: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """The scores ``[R, V]`` of the sources ``rows`` with ``-inf`` at what may not follow what
+        was ``written`` of each."""
+        allowed = scores
+        if step < self.decoding.min_new_tokens:
+            allowed = scores.clone()
+            allowed[:, self.end_id] = float("-inf")
+        quoted = [self.quoted[row] for row in rows]
+        return allow_quoted(scores, allowed, quoted, written, ends=[self.end_id])
+
+
 def _one_path(
-    model: PrefixLM,
-    state: _State,
-    decoding: Decoding,
-    *,
-    start_id: int,
-    end_id: int,
-    seeds: Sequence[int],
+    model: PrefixLM, state: _State, rules: _Rules, *, start_id: int, seeds: Sequence[int]
 ) -> list[Decoded]:
+    decoding = rules.decoding
     device = state.lengths.device
     n_rows = len(state.lengths)
     alive = torch.arange(n_rows, device=device)
@@ -192,14 +213,15 @@ def _one_path(
     ended = [False] * n_rows
     for step in range(decoding.max_new_tokens):
         scores = _advance(model, state, tokens)
-        allowed = _without_end(scores, decoding, step, end_id)
+        rows = alive.tolist()
+        allowed = rules.allowed(scores, step, rows, [written[row] for row in rows])
         if decoding.kind == "sample":
-            tokens = _sample(allowed, decoding, [seeds[row] for row in alive.tolist()], step)
+            tokens = _sample(allowed, decoding, [seeds[row] for row in rows], step)
         else:
             tokens = allowed.argmax(dim=-1)
         logprobs[alive] += scores.gather(1, tokens[:, None])[:, 0]
-        going = tokens != end_id
-        for row, token, goes in zip(alive.tolist(), tokens.tolist(), going.tolist(), strict=True):
+        going = tokens != rules.end_id
+        for row, token, goes in zip(rows, tokens.tolist(), going.tolist(), strict=True):
             if goes:
                 written[row].append(token)
             else:
@@ -216,15 +238,6 @@ def _one_path(
     ]
 
 
-def _without_end(scores: Tensor, decoding: Decoding, step: int, end_id: int) -> Tensor:
-    """The scores ``[B, V]`` with the end ruled out while the answer is too short."""
-    if step >= decoding.min_new_tokens:
-        return scores
-    allowed = scores.clone()
-    allowed[:, end_id] = float("-inf")
-    return allowed
-
-
 def _sample(scores: Tensor, decoding: Decoding, seeds: Sequence[int], step: int) -> Tensor:
     """Draw a token a row ``[R]`` from log-probabilities ``[R, V]``."""
     logprobs = torch.log_softmax(scores / decoding.temperature, dim=-1)
@@ -237,9 +250,8 @@ def _sample(scores: Tensor, decoding: Decoding, seeds: Sequence[int], step: int)
     return (logprobs + noise).argmax(dim=-1)
 
 
-def _beam(
-    model: PrefixLM, state: _State, decoding: Decoding, *, start_id: int, end_id: int
-) -> list[Decoded]:
+def _beam(model: PrefixLM, state: _State, rules: _Rules, *, start_id: int) -> list[Decoded]:
+    decoding, end_id = rules.decoding, rules.end_id
     device = state.lengths.device
     width, n_rows = decoding.n_beams, len(state.lengths)
     state.take(torch.arange(n_rows, device=device).repeat_interleave(width))
@@ -249,8 +261,10 @@ def _beam(
     paths: list[list[tuple[int, ...]]] = [[()] * width for _ in range(n_rows)]
     best: list[Decoded | None] = [None] * n_rows
     for step in range(decoding.max_new_tokens):
-        advanced = _without_end(_advance(model, state, tokens), decoding, step, end_id)
-        scores = advanced.view(n_rows, width, -1)
+        advanced = _advance(model, state, tokens)
+        whose = [row for row in range(n_rows) for _ in range(width)]
+        allowed = rules.allowed(advanced, step, whose, [path for own in paths for path in own])
+        scores = allowed.view(n_rows, width, -1)
         vocabulary = scores.shape[-1]
         total = (logprobs[:, :, None] + scores).view(n_rows, -1)
         top, where = total.topk(2 * width, dim=-1)

@@ -27,6 +27,7 @@ from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
 from rag_frozen.reader.padding import padded
 from rag_frozen.reader.prefix_lm import PrefixLM, prefix_mask
 from rag_frozen.reader.prefix_lm_weights import load_prefix_lm
+from rag_frozen.reader.quoting import QuotedAnswers, token_piece, whole_piece
 from rag_frozen.reader.sampling import row_seed
 from rag_frozen.reader.spelling import passage_spelling, passages_begin, tidy
 from rag_frozen.types import Context, Generation
@@ -228,10 +229,24 @@ class PrefixLMReader:
                 pad_id=self._ids["[PAD]"],
                 soft_prompt=soft_prompt,
                 seeds=[row_seed(self.decoding.seed, contexts[row]) for row in rows],
+                quoted=[self._quoted(contexts[row]) for row in rows],
             )
             for row, answer in zip(rows, decoded, strict=True):
                 generations[row] = self._generation(answer, contexts[row], encodings[row])
         return [generation for generation in generations if generation is not None]
+
+    def _quoted(self, context: Context) -> QuotedAnswers | None:
+        """What may be written for a context, where its answer must be quoted."""
+        if context.quotable is None:
+            return None
+        texts, also = list(context.quotable.texts), list(context.quotable.also)
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        pieces = [
+            token_piece(text, encoding.ids, encoding.offsets)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+        whole = self._tokenizer.encode_batch(also, add_special_tokens=False)
+        return QuotedAnswers([*pieces, *(whole_piece(encoding.ids) for encoding in whole)])
 
     def _generation(self, decoded: Decoded, context: Context, encoding: Encoding) -> Generation:
         ids = decoded.token_ids

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from rag_frozen.errors import ModelError
+from rag_frozen.reader.quoting import QuotedAnswers, TokenPiece, token_piece, whole_piece
 from rag_frozen.reader.spelling import passage_spelling, tidy
 
 __all__ = ["PromptTokens"]
 
 _MARK = "PROMPT-STANDS-HERE"
+_BEFORE = "the "
 _PROBE = "Röntgen sold 283,846 of O'Brien's"
 """Comes back changed from a tokenizer that loses spelling."""
 
@@ -43,6 +46,7 @@ class PromptTokens:
             ModelError: when there is no chat template, or it cannot be used.
         """
         self._tokenizer = tokenizer
+        self._name = name
         self._frame = _chat_frame(tokenizer, name) if chat_template else None
         added = {str(token) for token in tokenizer.get_added_vocab() if len(token.strip()) > 1}
         longest_first = sorted(added, key=lambda token: (-len(token), token))
@@ -73,6 +77,8 @@ class PromptTokens:
 
     def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts alone, without special tokens or chat template."""
+        if not texts:
+            return []
         rows = self._tokenizer(
             list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
@@ -106,6 +112,83 @@ class PromptTokens:
                 ids, prompt, read["input_ids"], read["offset_mapping"], after=after
             )
         return tidy(decoded) if found is None else found
+
+    def quoted(self, texts: Sequence[str], also: Sequence[str]) -> QuotedAnswers:
+        """What may be written where an answer must be quoted.
+
+        Words are written as after a space, and the first one also as at the beginning of a line,
+        which is another token in vocabularies that hold their spaces.
+
+        Args:
+            texts: of which any run of whole words may be quoted.
+            also: texts that may be quoted whole.
+
+        Raises:
+            ModelError: when the tokenizer does not tell where its tokens stand.
+        """
+        if not self._tokenizer.is_fast:
+            raise ModelError(
+                f"The tokenizer of {self._name} does not tell where its tokens stand in a text, so "
+                "its answers cannot be quoted. Set answers={kind: free}."
+            )
+        pieces = [piece for text in texts for piece in self._pieces(text)]
+        whole = [self._behind(text)[0] for text in also] + self.encode_bare(also)
+        return QuotedAnswers([*pieces, *(whole_piece(ids) for ids in whole)])
+
+    def _pieces(self, text: str) -> list[TokenPiece]:
+        ids, offsets = self._behind(text)
+        piece = token_piece(text, ids, offsets)
+        if not self._holds_spaces:
+            return [piece]
+        words = [
+            (at, start)
+            for at, (start, starts) in enumerate(zip(offsets, piece.starts, strict=True))
+            if starts
+        ]
+        made = [piece]
+        for (_, (start, _)), following in zip(words, [*words[1:], None], strict=True):
+            end = len(text) if following is None else following[1][0]
+            word = text[start:end].strip()
+            if not word:
+                continue
+            rest = len(ids) if following is None else following[0]
+            first = self.encode_bare([word])[0]
+            made.append(
+                TokenPiece(
+                    (*first, *ids[rest:]),
+                    (True, *[False] * (len(first) + len(ids) - rest - 1)),
+                    (*[False] * (len(first) - 1), piece.ends[rest - 1], *piece.ends[rest:]),
+                )
+            )
+        return made
+
+    def _behind(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """A text's tokens and their places in it, as they are behind a word and a space."""
+        read = self._tokenizer(
+            f"{_BEFORE}{text}",
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+            verbose=False,
+        )
+        skipped = len(_BEFORE)
+        inside = [
+            (token, (max(start - skipped, 0), stop - skipped))
+            for token, (start, stop) in zip(read["input_ids"], read["offset_mapping"], strict=True)
+            if start >= skipped - 1  # the space before the text may be a part of its first token
+        ]
+        return [token for token, _ in inside], [places for _, places in inside]
+
+    @cached_property
+    def _holds_spaces(self) -> bool:
+        """True where a word behind a space is another token than one that begins a line."""
+        return self._behind("Nile")[0] != self.encode_bare(["Nile"])[0]
+
+    @cached_property
+    def line_breaks(self) -> tuple[int, ...]:
+        """The tokens that a line break is written as behind a word."""
+        last = {row[-1] for row in self.encode_bare(["Nile\n", "\n"]) if row}
+        return tuple(sorted(token for token in last if self.breaks_line(token)))
 
     def breaks_line(self, token: int) -> bool:
         """True for a token that holds a line break."""

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["occurrences", "passage_spelling", "passages_begin", "tidy"]
+__all__ = ["occurrences", "passage_spelling", "passages_begin", "splits_word", "tidy"]
 
 _BEFORE = re.compile(r"\s+([.,;:!?%)\]}’”])")
 _AFTER = re.compile(r"([(\[{“$£€#])\s+")
@@ -52,7 +52,7 @@ def passage_spelling(
         start, end = places[0][0], _after_accents(prompt, places[-1][1])
         if start < after or any(begin == stop for begin, stop in places):
             continue
-        if _splits_word(prompt, start) or _splits_word(prompt, end):
+        if splits_word(prompt, start) or splits_word(prompt, end):
             continue
         return " ".join(prompt[start:end].split())
     return None
@@ -144,7 +144,7 @@ def _after_accents(text: str, end: int) -> int:
     return end
 
 
-def _splits_word(text: str, place: int) -> bool:
+def splits_word(text: str, place: int) -> bool:
     """True where a word goes on across ``place``."""
     if not 0 < place < len(text):
         return False

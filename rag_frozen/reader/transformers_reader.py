@@ -39,6 +39,7 @@ from rag_frozen.reader.loading import (
 )
 from rag_frozen.reader.padding import padded
 from rag_frozen.reader.prompt_tokens import PromptTokens
+from rag_frozen.reader.quoting import QuotedAnswers, allow_quoted
 from rag_frozen.reader.sampling import gumbel_noise, row_seed
 from rag_frozen.reader.spelling import passages_begin
 from rag_frozen.types import Context, Generation
@@ -152,6 +153,7 @@ class TransformersReader:
 
         Raises:
             InputError: when soft prompt, prompt and answer exceed the window.
+            ModelError: when answers are to be quoted and the tokenizer has no offsets.
         """
         prompts = self._tokens.encode([context.prompt for context in contexts])
         self._check_window(contexts, prompts)
@@ -194,12 +196,13 @@ class TransformersReader:
         steps = _WrittenLogprobs()
         seeds = [row_seed(self.decoding.seed, context) for context in contexts]
         drawn = _drawing(self.decoding, seeds)
-        late = [_NoEnd(self._ends, self.decoding.min_new_tokens)]
         searched = settings["num_beams"] > 1
+        quoted = [self._quoted(context) for context in contexts]
+        rules = _Allowed(self._ends, self.decoding, front, quoted, self._tokens.line_breaks)
         written: Tensor = self.model.generate(
             **settings,
             stopping_criteria=StoppingCriteriaList([partial(self._stops_at_newline, front)]),
-            logits_processor=LogitsProcessorList([*([] if searched else [steps]), *late, *drawn]),
+            logits_processor=LogitsProcessorList([*([] if searched else [steps]), rules, *drawn]),
         )[:, front:]
         answers = [self._cut(row.tolist()) for row in written]
         scores = self._rescored(inputs, answers) if searched else steps.of(written)
@@ -207,6 +210,12 @@ class TransformersReader:
             Generation(self._text(ids, stop, context), float(row[: len(ids)].sum()), len(ids), stop)
             for (ids, stop), row, context in zip(answers, scores, contexts, strict=True)
         ]
+
+    def _quoted(self, context: Context) -> QuotedAnswers | None:
+        """What may be written for a context, where its answer must be quoted."""
+        if context.quotable is None:
+            return None
+        return self._tokens.quoted(context.quotable.texts, context.quotable.also)
 
     def _inputs(
         self, prompts: Sequence[Sequence[int]], soft_prompt: Tensor | SoftPrompts | None
@@ -363,21 +372,35 @@ def _drawing(decoding: Decoding, seeds: Sequence[int]) -> list[Any]:  # Any: log
     return [*warped, _RowNoise(seeds)]
 
 
-class _NoEnd:
-    """Rules the end tokens out for the first steps. transformers' own setting would do so before
-    the raw scores are seen, and log-probabilities would be of the rest."""
+class _Allowed:
+    """Rules the end tokens out for the first steps, and what is no quotation for all of them.
+    transformers' own settings would do so before the raw scores are seen, and log-probabilities
+    would be of the rest."""
 
-    def __init__(self, ends: set[int], steps: int) -> None:
+    def __init__(
+        self,
+        ends: set[int],
+        decoding: Decoding,
+        front: int,
+        quoted: Sequence[QuotedAnswers | None],
+        breaks: Sequence[int],
+    ) -> None:
         self._ends = sorted(ends)
-        self._left = steps
+        self._left = decoding.min_new_tokens
+        self._front = front
+        self._quoted = quoted
+        self._breaks = breaks
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self._left <= 0 or not self._ends:
-            return scores
-        self._left -= 1
-        allowed = scores.clone()
-        allowed[:, self._ends] = float("-inf")
-        return allowed
+        allowed = scores
+        if self._left > 0 and self._ends:
+            self._left -= 1
+            allowed = scores.clone()
+            allowed[:, self._ends] = float("-inf")
+        beams = len(scores) // len(self._quoted)
+        quoted = [one for one in self._quoted for _ in range(beams)]
+        written = input_ids[:, self._front :].tolist()
+        return allow_quoted(scores, allowed, quoted, written, ends=self._ends, breaks=self._breaks)
 
 
 class _RowNoise:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rag_frozen.packing.template import PromptTemplate
 
 __all__ = [
+    "AnswerSettings",
     "Bm25Retrieval",
     "CausalReader",
     "ClosedBook",
@@ -19,6 +20,7 @@ __all__ = [
     "DecodingSettings",
     "DenseRetrieval",
     "EachReading",
+    "FreeAnswers",
     "Fusion",
     "MinMaxFusion",
     "NoPrompt",
@@ -29,6 +31,7 @@ __all__ = [
     "PrefixReader",
     "PromptEnsembleSettings",
     "PromptSettings",
+    "QuotedAnswers",
     "ReaderSettings",
     "ReadingSettings",
     "ReciprocalRankFusion",
@@ -182,6 +185,23 @@ class EachReading(_Frozen):
 ReadingSettings = Annotated[PackedReading | EachReading, Field(discriminator="kind")]
 
 
+class FreeAnswers(_Frozen):
+    """The reader writes what it likes."""
+
+    kind: Literal["free"] = "free"
+
+
+class QuotedAnswers(_Frozen):
+    """The answer is a run of whole words of one of the titles and texts that were packed, or one of
+    the texts in ``also``, or empty. Closed book, without passages, it is free."""
+
+    kind: Literal["quoted"]
+    also: tuple[str, ...] = ("yes", "no")
+
+
+AnswerSettings = Annotated[FreeAnswers | QuotedAnswers, Field(discriminator="kind")]
+
+
 class DecodingSettings(_Frozen):
     """See :class:`rag_frozen.reader.decoding.Decoding`."""
 
@@ -274,6 +294,7 @@ class PipelineRecipe(_Frozen):
     reranker: RerankerSettings = NoReranker(kind="none")
     packing: PackingSettings = PackingSettings()
     reading: ReadingSettings = PackedReading()
+    answers: AnswerSettings = FreeAnswers()
     reader: ReaderSettings
     prompt: PromptSettings = NoPrompt()
     confidence: ConfidenceSettings = ConfidenceSettings()

@@ -78,7 +78,7 @@ def open_questions(
     examples = examples[: min(limits, default=None)]
     pipeline = settings.pipeline or recipe.pipeline
     mine = f"reader={json.dumps(reader.model_dump(mode='json'))}"
-    own = [*settings.pipeline_overrides, mine, "reading={kind: packed}"]
+    own = [*settings.pipeline_overrides, mine, "reading={kind: packed}", "answers={kind: free}"]
     resolved = load_recipe(pipeline, PipelineRecipe, folder="pipelines", overrides=own)
     found = load_pipeline(pipeline, root=root, overrides=own, until="retrieve").artifacts
     asked = [one.question for one in examples]

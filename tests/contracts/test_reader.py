@@ -21,7 +21,7 @@ from rag_frozen.reader.prefix_lm import PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, save_trained
 from rag_frozen.reader.prefix_reader import PrefixLMReader
 from rag_frozen.reader.transformers_reader import TransformersReader
-from rag_frozen.types import Context, Kept, Question
+from rag_frozen.types import Context, Kept, Question, Quotable
 from tests.tiny import save_bart, save_bert, save_gpt2, save_llama, save_t5, wordpiece
 
 Make = Callable[..., PrefixLMReader | TransformersReader]
@@ -312,3 +312,49 @@ def test_passages_read_one_by_one_may_come_in_any_order_and_batch(make: Make, ki
         assert [one.passage_id for one in ours.alone] == [one.passage_id for one in other.alone]
         assert ours.logprob == pytest.approx(alone.logprob, abs=1e-4)
         assert ours.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
+def test_quoted_answers_are_pieces_of_the_texts_in_any_batch(make: Make, kind: str):
+    reader = make(kind, min_new_tokens=1)
+    if reader.name == "bart":
+        pytest.skip("its generation settings force a first token, which is no quotation")
+    texts = ("curie discovered radium in 1898", "the king of france")
+    free = contexts()
+    rule = Quotable(texts, ("red",))
+    asked = [replace(one, quotable=rule) for one in free[:3]] + [free[3]]
+    together = reader.generate(asked)
+    spans = {
+        " ".join(text.split()[start:stop])
+        for text in texts
+        for start in range(6)
+        for stop in range(start + 1, 7)
+    }
+    for ours in together[:3]:
+        assert ours.text in {*spans, "red"} - {""}
+        assert ours.logprob < 0
+    assert together[3].text == reader.generate([free[3]])[0].text
+    for ours, context in zip(together, asked, strict=True):
+        [alone] = reader.generate([context])
+        assert alone.text == ours.text
+        assert alone.logprob == pytest.approx(ours.logprob, abs=1e-4)
+    only = replace(free[0], quotable=Quotable((), ("radium",)))
+    assert [one.text for one in reader.generate([only])] == ["radium"]
+
+
+def test_passages_read_one_by_one_are_quoted_each_from_its_own(make: Make):
+    reader = make(min_new_tokens=1)
+    if reader.name == "bart":
+        pytest.skip("its generation settings force a first token, which is no quotation")
+    each = EachReader(reader, normalize=normalize_answer)
+    asked = one_by_one(PROMPTS[:2])
+    words = ("hamlet", "radium")
+    alone = [
+        replace(one, quotable=Quotable((word,)))
+        for one, word in zip(asked.alone, words, strict=True)
+    ]
+    [answer] = each.generate([replace(asked, alone=tuple(alone))])
+    assert {(one.passage_id, one.generation.text) for one in answer.alone} == {
+        ("p0", "hamlet"),
+        ("p1", "radium"),
+    }
