@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rag_frozen.errors import InputError
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.packing.template import PromptTemplate
-from rag_frozen.types import Passage, Question
+from rag_frozen.types import Passage, Question, Quotable
 
 TEMPLATE = PromptTemplate(
     with_passages="question: {question}\n{passages}",
@@ -152,3 +152,28 @@ def test_tokens_of_candidates_that_cannot_be_kept_are_not_counted():
     assert len(context.kept) == 5
     assert len(counted) < 20
     assert sum(one.n_tokens == 0 for one in context.dropped) == 92
+
+
+def test_answers_are_free_unless_they_are_to_be_quoted():
+    [context] = packer(60).pack([QUESTION], [[passage("a", 8)]])
+    assert context.quotable is None
+    [closed] = packer(60, quoted=("yes",)).pack([QUESTION], [[]])
+    assert closed.quotable is None  # nothing to quote from
+
+
+def test_what_may_be_quoted_is_what_was_packed_as_far_as_it_stands_in_the_prompt():
+    first, second = passage("a", 8), passage("b", 5)
+    untitled = Passage("c", "", "one two")
+    quoting = packer(60, quoted=("yes", "no"), max_passages=3)
+    [context] = quoting.pack([QUESTION], [[first, second, untitled, passage("d", 2)]])
+    assert context.quotable == Quotable(
+        ("Ta", first.text, "Tb", second.text, "one two"), ("yes", "no")
+    )
+    [cut] = packer(26, quoted=()).pack([QUESTION], [[passage("a", 20)]])
+    assert cut.kept[0].cut
+    assert cut.quotable is not None
+    title, text = cut.quotable.texts
+    assert title == "Ta"
+    assert 0 < len(text) < len(passage("a", 20).text)
+    assert text in cut.prompt
+    assert cut.quotable.also == ()
