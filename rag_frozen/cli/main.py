@@ -171,6 +171,10 @@ def _question(given: str) -> str:
             "The question is no UTF-8 text. Type it as text, or convert the file that it comes "
             "from, such as with: iconv -f LATIN1 -t UTF-8"
         ) from error
+    if not text.strip():
+        raise InputError(
+            'The question is empty. Ask something in words: rag-frozen ask "who wrote hamlet"'
+        )
     from rag_frozen.pipeline import as_questions
 
     return as_questions([text.strip()])[0].text

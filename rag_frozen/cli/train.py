@@ -76,9 +76,11 @@ def run_mining(
     """Mine rows with a pipeline's retriever, and say what was found."""
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.progress import stages
-    from rag_frozen.training.mining import mine, read_exclusions
+    from rag_frozen.training.files import read_ids
+    from rag_frozen.training.mining import mine, questions_to_mine
 
-    exclusions = [*exclude, *(read_exclusions(exclude_file) if exclude_file else ())]
+    questions_to_mine(questions, out)  # wrong files are told before models are loaded
+    exclusions = [*exclude, *(read_ids(exclude_file) if exclude_file else ())]
     with stages() as report:
         loaded = load_pipeline(
             pipeline, root=root, overrides=overrides, until="retrieve", report=report

@@ -49,9 +49,10 @@ def mine(
     exclude_file: Annotated[
         Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="Passages retrieved for a question.")] = 50,
+    k: Annotated[int, typer.Option("--k", min=1, help="Passages retrieved for a question.")] = 50,
     min_overlap: Annotated[
-        float, typer.Option("--min-overlap", help="Share of the question in a positive, 0 to 1.")
+        float,
+        typer.Option("--min-overlap", min=0, max=1, help="Share of the question in a positive."),
     ] = 0.3,
     root: Root = None,
     overrides: Overrides = None,
