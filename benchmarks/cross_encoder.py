@@ -28,7 +28,7 @@ from rag_frozen.models.source import resolve_model
 from rag_frozen.rerank.cross_encoder import CrossEncoderReranker, pair_of
 from rag_frozen.rerank.pocket import load_pocket_classifier
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
-from rag_frozen.training.reading_data import read_json_lines
+from rag_frozen.training.files import read_json_lines
 from rag_frozen.types import Passage, Question
 
 MAX_LENGTH = 192

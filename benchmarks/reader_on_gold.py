@@ -21,7 +21,7 @@ from rag_frozen.corpus import open_corpus
 from rag_frozen.evaluation.metrics import exact_match, f1, has_answer
 from rag_frozen.evaluation.statistics import bootstrap_interval, mcnemar_p
 from rag_frozen.retrieval.replay import read_trec_run
-from rag_frozen.training.reading_data import read_json_lines
+from rag_frozen.training.files import read_json_lines
 from rag_frozen.types import Passage, Question
 
 

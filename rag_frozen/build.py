@@ -34,7 +34,8 @@ from rag_frozen.pipeline import (
 )
 from rag_frozen.prompting.bank import PromptBank
 from rag_frozen.prompting.ensemble import EnsembleReader
-from rag_frozen.prompting.loading import load_prompt
+from rag_frozen.prompting.heads import read_record
+from rag_frozen.prompting.loading import check_proof, load_prompt
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.reader.confidence import calibrated
 from rag_frozen.reader.each import EachReader
@@ -73,6 +74,8 @@ def load_pipeline(
         RecipeError, ArtifactError, ModelError: when something cannot be used.
     """
     settings = load_recipe(recipe, recipes.PipelineRecipe, folder="pipelines", overrides=overrides)
+    if until == "read":
+        _check_prompts(settings.prompt)
     built = None
     if not isinstance(settings.retrieval, recipes.ClosedBook):
         built = _indexes(settings, recipe, root, report)
@@ -152,6 +155,21 @@ def _indexes(
     if index.corpus.kind == "pocket":
         return build_index_recipe(index, root=root, report=report)
     return index_parts(index, root=root)
+
+
+def _check_prompts(settings: recipes.PromptSettings) -> None:
+    """Refuse prompts that are not there, or not proven, before anything is built or loaded."""
+    match settings:
+        case recipes.NoPrompt():
+            return
+        case recipes.SoftPromptSettings(path=path):
+            folders: tuple[Path, ...] = (path,)
+        case recipes.PromptEnsembleSettings(paths=paths):
+            folders = tuple(paths)
+    for folder in folders:
+        if not settings.accept_unproven:
+            check_proof(folder)
+        read_record(folder)
 
 
 def _reading(

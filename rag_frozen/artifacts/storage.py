@@ -20,7 +20,7 @@ __all__ = ["link_or_copy", "make_folder", "storage_error", "storage_errors", "sy
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM}
-_HANDLED = _FULL | _REFUSED | {errno.EROFS, errno.ENOTDIR}
+_HANDLED = _FULL | _REFUSED | {errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 _FOREIGN = re.compile(r"os error (\d+)|\berrno:? (\d+)|Os \{ code: (\d+)", re.IGNORECASE)
 _SHORT = re.compile(r"\d+ requested and \d+ written")  # numpy's ndarray.tofile, np.save
 _GIB = 2**30
@@ -71,11 +71,14 @@ def link_or_copy(finished: Path, place: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents; a file in their place gives ``NotADirectoryError``."""
+    """Make a folder and its parents; a file in their place gives ``NotADirectoryError``, a file
+    system without new folders ``PermissionError``."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+    except FileNotFoundError as error:  # parents are made: a file system such as /proc makes none
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -113,6 +116,8 @@ def _advice(code: int, folder: Path) -> str:
     elsewhere = "choose another folder with --root or RAG_FROZEN_HOME"
     if code == errno.ENOTDIR:
         return f"A part of this path is a file, not a folder; {elsewhere}."
+    if code == errno.EISDIR:
+        return "A folder stands where the file is to be; name another file."
     if code in _REFUSED:
         return f"Make the folder writable for this user, or {elsewhere}."
     disk = _disk_of(folder)

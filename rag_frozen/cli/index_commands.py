@@ -142,15 +142,11 @@ def index_delete(
 
     Example: rag-frozen index delete files-minilm doc-17 doc-18 --root DIR
     """
-    from rag_frozen.errors import InputError
-
     wanted = list(ids or ())
     if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} cannot be read: {error}. Name a text file of ids.") from error
-        wanted += [line.strip() for line in lines if line.strip()]
+        from rag_frozen.training.files import read_ids
+
+        wanted += read_ids(file)
     _change(recipe, root, overrides, as_json, delete=wanted)
 
 

@@ -1,4 +1,4 @@
-"""``rag-frozen``: ask, demo, index, corpus, eval, train, models, doctor.
+"""``rag-frozen``: the commands put together, ``ask``, ``demo``, ``models`` and ``doctor``.
 
 Answers go to stdout; progress, logs and errors to stderr. Heavy imports stand inside the commands,
 so that ``--help`` is quick.
@@ -10,17 +10,19 @@ import json
 import logging
 import os
 import sys
-import traceback
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rag_frozen.cli.evaluation_commands import evaluation_app
+from rag_frozen.cli.failures import told
 from rag_frozen.cli.index_commands import corpus_app, index_app
 from rag_frozen.cli.options import EXIT_CODES, STOPPED, Json, Overrides, Root
 from rag_frozen.cli.prompts import prompts_app
-from rag_frozen.errors import InputError, RagFrozenError
+from rag_frozen.cli.training_commands import training_app
+from rag_frozen.errors import InputError
 
 if TYPE_CHECKING:
     from rag_frozen.pipeline import Pipeline
@@ -36,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models_app = typer.Typer(help="Models at hand.", no_args_is_help=True)
+app.add_typer(evaluation_app)
+app.add_typer(training_app)
 app.add_typer(index_app, name="index")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(models_app, name="models")
@@ -110,177 +114,6 @@ def demo(root: Root = None) -> None:
     run_demo(root)
 
 
-@app.command("eval", epilog=EXIT_CODES)
-def evaluate(
-    recipe: Annotated[str, typer.Argument(help="Name or path of an evaluation recipe.")],
-    pipeline: Annotated[
-        str | None, typer.Option(help="Another pipeline than the recipe's.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many questions.")
-    ] = None,
-    pipeline_overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set-pipeline", metavar="a.b=c", help="Change the pipeline's recipe."),
-    ] = None,
-    until: Annotated[
-        Literal["retrieve", "rerank", "read"],
-        typer.Option(help="The last stage; before read, rankings are stored and nothing is read."),
-    ] = "read",
-    rankings: Annotated[
-        Path | None,
-        typer.Option(help="A stored run (folder or TREC file) in place of what it ranked."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also copy the finished run there.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Fail when a score is not as expected.")
-    ] = False,
-    root: Root = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Run a pipeline over a data set and score it; stopped, the same command goes on.
-
-    Example: rag-frozen eval pocket
-    """
-    from rag_frozen.cli.evaluate import run_evaluation
-
-    run_evaluation(
-        recipe,
-        pipeline=pipeline,
-        limit=limit,
-        pipeline_overrides=pipeline_overrides or (),
-        until=until,
-        rankings=rankings,
-        out=out,
-        overrides=overrides or (),
-        check=check,
-        root=root,
-        as_json=as_json,
-    )
-
-
-@app.command(epilog=EXIT_CODES)
-def ablate(
-    recipe: Annotated[str, typer.Argument(help="Name or path of an ablation recipe.")],
-    pipeline: Annotated[
-        str | None, typer.Option(help="Another pipeline than the recipe's as base.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many questions.")
-    ] = None,
-    pipeline_overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set-pipeline", metavar="a.b=c", help="Change the pipeline in every cell."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also copy the finished table there.")] = None,
-    root: Root = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Run a grid of pipelines over one data set and compare them; stopped, the command goes on.
-
-    Example: rag-frozen ablate ablation-pocket --limit 100
-    """
-    from rag_frozen.cli.ablate import run_ablation_command
-
-    run_ablation_command(
-        recipe,
-        pipeline=pipeline,
-        limit=limit,
-        pipeline_overrides=pipeline_overrides or (),
-        overrides=overrides or (),
-        out=out,
-        root=root,
-        as_json=as_json,
-    )
-
-
-@app.command(epilog=EXIT_CODES)
-def compare(
-    runs: Annotated[
-        list[str], typer.Argument(help="Folders of stored runs; the first is the base.")
-    ],
-    root: Root = None,
-    as_json: Json = False,
-) -> None:
-    """Compare stored runs question by question: paired intervals and tests, Holm's correction.
-
-    Example: rag-frozen compare RUN_A RUN_B
-    """
-    from rag_frozen.cli.compare import run_comparison
-
-    run_comparison(runs, root=root, as_json=as_json)
-
-
-@app.command(epilog=EXIT_CODES)
-def calibrate(
-    run: Annotated[str, typer.Argument(help="Folder of a stored run over validation questions.")],
-    root: Root = None,
-    as_json: Json = False,
-) -> None:
-    """Fit the confidence of a pipeline on a stored run, and print the lines for its recipe.
-
-    Example: rag-frozen calibrate RUN
-    """
-    from rag_frozen.cli.calibrate import run_calibration
-
-    run_calibration(run, root=root, as_json=as_json)
-
-
-@app.command(epilog=EXIT_CODES)
-def train(
-    recipe: Annotated[str, typer.Argument(help="Name or path of a training recipe.")],
-    root: Root = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Train what a recipe describes; the same command continues a training that was stopped.
-
-    Example: rag-frozen train pocket-reader --set data.path=DIR
-    """
-    from rag_frozen.cli.train import run_training
-
-    run_training(recipe, root=root, overrides=overrides or (), as_json=as_json)
-
-
-@app.command(epilog=EXIT_CODES)
-def mine(
-    questions: Annotated[Path, typer.Argument(help="JSON lines with question and answers.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write (JSON lines).")],
-    pipeline: Annotated[
-        str, typer.Option("--pipeline", help="Name or path of the pipeline that retrieves.")
-    ] = "pocket",
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="A passage id or pattern never to train on; repeatable."),
-    ] = None,
-    exclude_file: Annotated[
-        Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
-    ] = None,
-    k: Annotated[int, typer.Option("--k", help="Passages retrieved for a question.")] = 50,
-    min_overlap: Annotated[
-        float, typer.Option("--min-overlap", help="Share of the question in a positive, 0 to 1.")
-    ] = 0.3,
-    root: Root = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Mine training rows: for each question a passage that answers, and hard negatives.
-
-    Example: rag-frozen mine nq-train.jsonl --pipeline nq --exclude 'nq_gold:*' --out mined.jsonl
-    """
-    from rag_frozen.cli.train import run_mining
-    from rag_frozen.training.mining import MiningSettings
-
-    run_mining(
-        questions, out, pipeline,
-        settings=MiningSettings(k=k, min_overlap=min_overlap),
-        exclude=exclude or (), exclude_file=exclude_file,
-        root=root, overrides=overrides or (), as_json=as_json,
-    )  # fmt: skip
-
-
 @models_app.command("list", epilog=EXIT_CODES)
 def models_list(as_json: Json = False) -> None:
     """List the models that need no download.
@@ -309,7 +142,7 @@ def run() -> None:
         if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a letter gets a ?
             stream.reconfigure(errors="replace")
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="rag-frozen", standalone_mode=False)
         sys.stdout.flush()
     except typer.Exit as stop:
         code = stop.exit_code
@@ -320,29 +153,8 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        sys.exit(_told(error))
+        sys.exit(told(error, debug="--debug" in sys.argv))
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _told(error: Exception) -> int:
-    """Print what went wrong on stderr, and return the exit code."""
-    if "--debug" in sys.argv:
-        traceback.print_exception(error)
-    if isinstance(error, RagFrozenError):
-        print(f"rag-frozen: {error}", file=sys.stderr)
-        return error.exit_code
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of typer's
-        message = str(error.format_message()).strip()
-        if message:  # there is none where the help was printed instead
-            end = "" if message.endswith((".", "?")) else "."
-            print(f"rag-frozen: {message}{end} Try --help.", file=sys.stderr)
-        return InputError.exit_code
-    print(
-        f"rag-frozen: unexpected {type(error).__name__}: {error}. For the traceback run: "
-        "rag-frozen --debug …",
-        file=sys.stderr,
-    )
-    return 1
 
 
 def _question(given: str) -> str:
@@ -359,6 +171,10 @@ def _question(given: str) -> str:
             "The question is no UTF-8 text. Type it as text, or convert the file that it comes "
             "from, such as with: iconv -f LATIN1 -t UTF-8"
         ) from error
+    if not text.strip():
+        raise InputError(
+            'The question is empty. Ask something in words: rag-frozen ask "who wrote hamlet"'
+        )
     from rag_frozen.pipeline import as_questions
 
     return as_questions([text.strip()])[0].text

@@ -11,8 +11,8 @@ __all__ = ["EXIT_CODES", "STOPPED", "Json", "Overrides", "Root"]
 
 EXIT_CODES = (
     "Exit codes: 0 done; 2 wrong input or recipe; 3 an artifact is missing, damaged or does not "
-    "fit; 4 a model or a package is missing; 5 the disk is full or read-only; 6 a check failed; "
-    "1 anything else; 130 stopped by Ctrl-C."
+    "fit; 4 a model or a package is missing; 5 the disk is full or read-only; 6 a score or a "
+    "prompt's proof failed its check; 1 anything else; 130 stopped by Ctrl-C."
 )
 STOPPED = 130
 """Exit code after Ctrl-C."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag_frozen.errors import CheckFailedError
+
 if TYPE_CHECKING:
     from rag_frozen.training.loop import Progress
     from rag_frozen.training.mining import MiningSettings
@@ -18,7 +20,11 @@ __all__ = ["progress_line", "run_mining", "run_training"]
 def run_training(
     recipe: str, *, root: Path | None, overrides: Sequence[str], as_json: bool
 ) -> None:
-    """Train, telling step, loss, rate and time left on stderr."""
+    """Train, telling step, loss, rate and time left on stderr.
+
+    Raises:
+        CheckFailedError: when a prompt's proof fails; the prompt and its faults are stored.
+    """
     from rag_frozen.training.processes import join_processes
     from rag_frozen.training.train import train
 
@@ -31,12 +37,16 @@ def run_training(
     if as_json:
         row = {"folder": str(done.folder), "metrics": done.metrics, "seconds": done.seconds}
         print(json.dumps({**row, "reused": done.reused, "faults": list(done.faults)}))
-        return
-    print(f"{'Was there already' if done.reused else 'Trained'}: {done.folder}")
-    for name, value in done.metrics.items():
-        print(f"  {name}: {f'{value:,.0f}' if abs(value) >= 1_000 else f'{value:.4g}'}")
-    for fault in done.faults:
-        print(f"  not good: {fault}", file=sys.stderr)
+    else:
+        print(f"{'Was there already' if done.reused else 'Trained'}: {done.folder}")
+        for name, value in done.metrics.items():
+            print(f"  {name}: {f'{value:,.0f}' if abs(value) >= 1_000 else f'{value:.4g}'}")
+    if done.faults:
+        raise CheckFailedError(
+            f"The prompt was stored, but its proof failed: {'; '.join(done.faults)}. Pipelines "
+            "refuse it. Train it otherwise (more steps or data, another length or rate), or look "
+            f"at it with: rag-frozen prompts show {done.folder}"
+        )
 
 
 def progress_line(progress: Progress) -> str:
@@ -66,9 +76,11 @@ def run_mining(
     """Mine rows with a pipeline's retriever, and say what was found."""
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.progress import stages
-    from rag_frozen.training.mining import mine, read_exclusions
+    from rag_frozen.training.files import read_ids
+    from rag_frozen.training.mining import mine, questions_to_mine
 
-    exclusions = [*exclude, *(read_exclusions(exclude_file) if exclude_file else ())]
+    questions_to_mine(questions, out)  # wrong files are told before models are loaded
+    exclusions = [*exclude, *(read_ids(exclude_file) if exclude_file else ())]
     with stages() as report:
         loaded = load_pipeline(
             pipeline, root=root, overrides=overrides, until="retrieve", report=report

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError
+from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, ArtifactMissingError
 from rag_frozen.models.source import resolve_model
 from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.prompting.heads import Head, load_head, read_record
@@ -75,6 +75,11 @@ def check_proof(folder: Path) -> None:
         faults = json.loads((folder / _PROOF).read_text(encoding="utf-8"))["faults"]
     except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        raise ArtifactMissingError(
+            f"{folder} is a file, not the folder of a trained prompt. Name the folder that "
+            "rag-frozen train printed."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactDamagedError(
             f"{_PROOF} of the prompt in {folder} cannot be read: {error}. Train it again."

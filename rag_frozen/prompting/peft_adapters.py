@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rag_frozen.artifacts.storage import make_folder, storage_errors
 from rag_frozen.errors import DataFormatError, InputError
 from rag_frozen.prompting.soft_prompt import SoftPrompt
 
@@ -44,11 +45,13 @@ def export_peft(
         layers, heads: of its transformer, which PEFT records.
 
     Raises:
-        InputError: when the folder holds an adapter already.
+        InputError: when the folder holds an adapter already, or is a file.
+        StorageError: when it cannot be written.
     """
     if (folder / _CONFIG).exists():
         raise InputError(f"{folder} holds an adapter already; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; name a new folder for the adapter.")
     config = {
         "peft_type": "PROMPT_TUNING",
         "task_type": task,
@@ -64,8 +67,10 @@ def export_peft(
         "tokenizer_name_or_path": None,
     }
     vectors = prompt.vectors.detach().cpu().contiguous()
-    save_file({_KEY: vectors}, str(folder / _WEIGHTS), metadata={"format": "pt"})
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with storage_errors(folder):
+        make_folder(folder)
+        save_file({_KEY: vectors}, str(folder / _WEIGHTS), metadata={"format": "pt"})
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def import_peft(folder: Path, *, width: int) -> SoftPrompt:

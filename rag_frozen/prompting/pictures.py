@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from rag_frozen.artifacts.writing import atomic_writer
+
 __all__ = ["draw_attention"]
 
 
@@ -18,6 +20,9 @@ def draw_attention(path: Path, tokens: Sequence[str], weights: Tensor, *, title:
         tokens: of the encoder's input, T of them.
         weights: ``[depth, heads, n_queries, T]``, summing to 1 over T.
         title: above the picture.
+
+    Raises:
+        StorageError: when the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -36,4 +41,5 @@ def draw_attention(path: Path, tokens: Sequence[str], weights: Tensor, *, title:
         axes.set_ylabel(f"block {block + 1}: vector")
         axes.set_xticks(range(n_tokens), list(tokens), rotation=60, ha="right", fontsize="small")
         figure.colorbar(image, ax=axes)
-    figure.savefig(path, format=kind)
+    with atomic_writer(path) as file:
+        figure.savefig(file, format=kind)

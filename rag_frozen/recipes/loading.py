@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -24,6 +24,7 @@ Recipe = TypeVar("Recipe", bound=BaseModel)
 _PACKAGE = Path(__file__).parent.parent
 _PLACES = (_PACKAGE / "_recipes", _PACKAGE.parent)
 """The wheel's copy, then the checkout's folders."""
+_GIVE = "Give the name of a recipe or the path of a YAML file."
 
 
 def load_recipe(
@@ -47,6 +48,7 @@ def load_recipe(
     """
     path = find_recipe(name_or_path, folder)
     values = read_recipe(path, overrides=overrides)
+    _check_kind(path, values.get("kind"), model)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -60,9 +62,9 @@ def find_recipe(name_or_path: str | Path, folder: RecipeFolder) -> Path:
         RecipeError: when there is none, with the names nearest to it.
     """
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if path.suffix in (".yaml", ".yml") or str(name_or_path) != path.name:
         if not path.is_file():
-            raise RecipeError(f"There is no recipe file {path}.")
+            raise RecipeError(f"{_no_recipe_file(path)} {_GIVE}")
         return path
     for place in _PLACES:
         candidate = place / folder / f"{name_or_path}.yaml"
@@ -71,8 +73,7 @@ def find_recipe(name_or_path: str | Path, folder: RecipeFolder) -> Path:
     known = list_recipes(folder)
     near = difflib.get_close_matches(str(name_or_path), known, n=3, cutoff=0.4) or known
     raise RecipeError(
-        f"There is no recipe {name_or_path} in {folder}/. There are: {', '.join(near)}. "
-        "Give one of these names or the path of a YAML file."
+        f"There is no recipe {name_or_path} in {folder}/. There are: {', '.join(near)}. {_GIVE}"
     )
 
 
@@ -91,15 +92,58 @@ def read_recipe(
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise RecipeError(
+            f"The recipe {path} cannot be read: {error.strerror or error}. Check the file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"The recipe {path} is no UTF-8 text: byte {error.start + 1} is "
+            f"0x{error.object[error.start]:02x}. Convert it, such as with: "
+            "iconv -f LATIN1 -t UTF-8"
+        ) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"The recipe {path} is not well-formed YAML: {error}") from error
+        raise RecipeError(
+            f"The recipe {path} is not well-formed YAML: {_yaml_problem(error)}. Correct it there."
+        ) from error
     if not isinstance(values, dict):
-        raise RecipeError(f"The recipe {path} must be a mapping of fields to values.")
+        found = "is empty" if values is None else f"holds {type(values).__name__} at the top"
+        raise RecipeError(
+            f"The recipe {path} {found}; it must be a mapping of fields to values, the first of "
+            "them such as kind: pipeline"
+        )
     for override in overrides:
         _override(values, override)
     return values
+
+
+def _no_recipe_file(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, not a recipe file."
+    for suffix in (".yaml", ".yml"):
+        if path.suffix != suffix and (meant := path.with_name(path.name + suffix)).is_file():
+            return f"There is no recipe file {path}; did you mean {meant}?"
+    return f"There is no recipe file {path}."
+
+
+def _check_kind(path: Path, found: object, model: type[BaseModel]) -> None:
+    """Refuse a recipe of another kind as such: each of its other fields would be told as wrong."""
+    field = model.model_fields.get("kind")
+    kinds = get_args(field.annotation) if field is not None else ()
+    if kinds and found not in (None, *kinds):
+        raise RecipeError(
+            f"The recipe {path} is of kind {found!r}; one of kind {' or '.join(kinds)} is needed "
+            f"here. {_GIVE}"
+        )
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What YAML's parser says in several lines, in one: the line, the column, the problem."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -132,7 +176,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(
-            f"--set {override}: the value is not well-formed YAML: {error}"
+            f"--set {override}: the value is not well-formed YAML: {_yaml_problem(error)}"
         ) from error
     *parents, last = path.split(".")
     place: Any = values

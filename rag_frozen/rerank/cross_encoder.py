@@ -164,8 +164,9 @@ def _load(folder: Path) -> tuple[Any, Path]:  # Any: a transformers model
                 str(folder), use_safetensors=True
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"The cross-encoder in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
+            f"The cross-encoder in {folder} cannot be loaded: {said}. "
             "Name a folder or a hub model with config.json, tokenizer.json and safetensors."
         ) from error
     return model, folder

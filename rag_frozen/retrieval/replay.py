@@ -58,7 +58,10 @@ def read_trec_run(path: Path) -> dict[str, Ranking]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The run {path} cannot be read: {error}") from error
+        raise InputError(
+            f"The run {path} cannot be read: {error}. Name a file in TREC's form, such as run.trec "
+            "of a run's folder."
+        ) from error
     hits: dict[str, dict[str, float]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

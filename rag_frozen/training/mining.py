@@ -22,10 +22,10 @@ from rag_frozen.errors import DataFormatError, InputError
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.protocols import PassageStore, Retriever
-from rag_frozen.training.reading_data import read_json_lines
+from rag_frozen.training.files import read_json_lines
 from rag_frozen.types import Passage, Question, Ranking
 
-__all__ = ["ExclusionList", "MiningReport", "MiningSettings", "mine", "read_exclusions"]
+__all__ = ["ExclusionList", "MiningReport", "MiningSettings", "mine", "questions_to_mine"]
 
 _CHUNK = 256
 """Questions that are retrieved together."""
@@ -119,7 +119,7 @@ def mine(
         InputError, DataFormatError: when the questions cannot be read, or none has an answer.
     """
     chosen = settings or MiningSettings()
-    rows = list(_questions(questions))
+    rows = questions_to_mine(questions, target)
     excluded_passages = ExclusionList(exclusions)
     ranks: Counter[int] = Counter()
     mined = excluded = 0
@@ -148,17 +148,21 @@ def mine(
     return MiningReport(len(rows), mined, excluded, dict(sorted(ranks.items())))
 
 
-def read_exclusions(path: Path) -> list[str]:
-    """Read ids or patterns, one a line.
+def questions_to_mine(questions: Path, target: Path) -> list[Mapping[str, Any]]:  # Any: JSON
+    """Read the questions, and refuse a target that cannot be written.
 
     Raises:
-        InputError: when the file cannot be read.
+        InputError, DataFormatError: when the questions cannot be read, a row has no answers, or
+            ``target`` is a folder.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list of passage ids: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    if target.is_dir():
+        raise InputError(
+            f"{target} is a folder. Name the file to write, such as {target / 'mined.jsonl'}"
+        )
+    rows = list(_questions(questions))
+    if not rows:
+        raise InputError(f"{questions} holds no question.")
+    return rows
 
 
 def question_overlap(question: str, passage: Passage) -> float:

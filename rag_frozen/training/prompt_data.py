@@ -12,8 +12,8 @@ from typing import Any
 
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.packing.template import PromptTemplate
+from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.prompt_settings import PromptData, ReadingTask, TextTask
-from rag_frozen.training.reading_data import read_json_lines
 from rag_frozen.training.settings import ReadingSource
 from rag_frozen.training.sources import hub_rows, map_rows, read_rows
 from rag_frozen.types import Context, Kept, Question

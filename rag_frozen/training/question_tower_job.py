@@ -21,13 +21,13 @@ from rag_frozen.retrieval.minilm_adapter import (
     save_adapter,
 )
 from rag_frozen.training.job import Begun, Job
-from rag_frozen.training.mining import read_exclusions
 from rag_frozen.training.passage_bank import PassageBank, find_bank
 from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.question_tower_data import load_bank_data
 from rag_frozen.training.question_tower_task import QuestionTowerTask
 from rag_frozen.training.reranker_job import ranking_hashes
 from rag_frozen.training.retriever_settings import RetrieverTraining
+from rag_frozen.training.sources import excluded_ids
 
 __all__ = ["question_tower_job"]
 
@@ -97,7 +97,9 @@ def _begin(
     if settings.start_from is not None:
         adapter, _ = read_adapter(resolve_model(settings.start_from).path)
         restore_lora(encoder, adapter)
-    bank = PassageBank(built, exclude=_exclusions(settings))
+    bank = PassageBank(
+        built, exclude=sorted(excluded_ids(settings.data.passages, settings.data.path))
+    )
     sources, validation = load_bank_data(settings, bank)
     task = QuestionTowerTask(
         encoder,
@@ -129,10 +131,3 @@ def _begin(
     counts = {"questions": sum(len(source.rows) for source in sources)}
     counts["validation_questions"] = sum(len(asked) for asked in validation.values())
     return Begun(task, {"encoder": frozen}, write, validate_first=True, counts=counts)
-
-
-def _exclusions(settings: RetrieverTraining) -> list[str]:
-    data = settings.data
-    if data.path is None or data.passages.exclude is None:
-        return []
-    return read_exclusions(data.path / data.passages.exclude)

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.evaluation.metrics import has_answer, normalize_answer
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
+from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.ranking_settings import RankingData
-from rag_frozen.training.reading_data import read_json_lines
 from rag_frozen.training.settings import ReadingSource
 from rag_frozen.training.sources import excluded_ids, hold_out, read_passage_source, read_rows
 from rag_frozen.types import Passage, Question

@@ -7,23 +7,16 @@ turns them into tokens.
 
 from __future__ import annotations
 
-import gzip
-import json
-import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.errors import InputError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.training.cloze import crop_around, make_cloze
 from rag_frozen.types import Passage, Question
 
-__all__ = ["Mixture", "ReadingData", "ReadingExample", "ReadingRow", "read_json_lines"]
-
-_LOG = logging.getLogger(__name__)
+__all__ = ["Mixture", "ReadingData", "ReadingExample", "ReadingRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,28 +175,3 @@ class ReadingData:
 
     def _written(self, question: str, answer: str, passages: Sequence[Passage]) -> ReadingExample:
         return ReadingExample(self.template.write(Question("", question), passages), answer)
-
-
-def read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:  # Any: JSON values
-    """Read a ``.jsonl`` or ``.jsonl.gz`` file row by row.
-
-    Raises:
-        InputError: when the file cannot be opened.
-        DataFormatError: for a line that is no JSON object, naming file and line.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise DataFormatError(f"{path}, line {number}: not a JSON object")
-                yield row
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error}. Name the data with --set data.path=…"
-        ) from error
-    except ValueError as error:
-        raise DataFormatError(f"{path}: a line is not JSON: {error}") from error

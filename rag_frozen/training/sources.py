@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_frozen.errors import InputError
-from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow, read_json_lines
+from rag_frozen.errors import InputError, ModelMissingError
+from rag_frozen.training.files import read_ids, read_json_lines
+from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow
 from rag_frozen.training.settings import HubData, PassageSource, ReaderTraining, ReadingSource
 from rag_frozen.types import Passage, Question
 
@@ -190,8 +191,7 @@ def excluded_ids(source: PassageSource, path: Path | None) -> set[str]:
     """Ids of passages that are never trained on."""
     if path is None or source.exclude is None:
         return set()
-    lines = (path / source.exclude).read_text(encoding="utf-8").splitlines()
-    return {line.strip() for line in lines if line.strip()}
+    return set(read_ids(path / source.exclude))
 
 
 def read_passage_source(source: PassageSource, path: Path | None) -> Iterable[Passage]:
@@ -205,9 +205,12 @@ def read_passage_source(source: PassageSource, path: Path | None) -> Iterable[Pa
         return
     files = sorted(file for pattern in source.files for file in path.glob(pattern))
     if not files:
-        raise InputError(f"No file below {path} is named as in {list(source.files)}")
+        raise InputError(
+            f"No file below {path} is named as in {list(source.files)}. Name the folder that holds "
+            "the data with: --set data.path=DIR"
+        )
     for file in files:
-        for row in read_json_lines(file):
+        for row in read_json_lines(file, fields=("id", "title", "text")):
             yield Passage(str(row["id"]), str(row["title"]), str(row["text"]))
 
 
@@ -216,7 +219,7 @@ def read_rows(source: ReadingSource, path: Path | None) -> Iterable[Mapping[str,
     rows = (
         (_from_squad(row) for row in hub_rows(source.hub))
         if path is None
-        else read_json_lines(path / source.file)
+        else read_json_lines(path / source.file, fields=("question", "answers"))
     )
     for row in rows:
         if source.max_rank is not None and row.get("rank", 0) >= source.max_rank:
@@ -248,6 +251,14 @@ def hub_rows(hub: HubData | None) -> Iterable[Mapping[str, Any]]:
         return ()
     import datasets
 
-    return datasets.load_dataset(  # type: ignore[no-any-return]
-        hub.name, hub.config, split=hub.split, revision=hub.revision
-    )
+    try:
+        return datasets.load_dataset(  # type: ignore[no-any-return]
+            hub.name, hub.config, split=hub.split, revision=hub.revision
+        )
+    except (OSError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelMissingError(
+            f"The data set {hub.name} of the hub (split {hub.split}) cannot be loaded: {said}. "
+            "Allow the network, or name a folder with the files that the recipe lists: "
+            "--set data.path=DIR"
+        ) from error

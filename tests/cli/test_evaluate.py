@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rag_frozen.artifacts import verify
-from rag_frozen.cli.main import run
+from tests.cli.conftest import Command
 
-Command = Callable[..., tuple[int, str, str]]
 INDEX = "kind: index\nname: words\ncorpus: {kind: pocket}\nbm25: {kind: tantivy}\n"
 FEW = (
     "--limit", "6", "--set-pipeline", "retrieval={kind: bm25, k: 20}",
@@ -27,24 +24,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("home")
     (root / "words.yaml").write_text(INDEX)
     return root
-
-
-@pytest.fixture
-def command(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Command:
-    """Run a command; return its exit code, its stdout and its stderr."""
-    monkeypatch.setenv("RAG_FROZEN_HOME", str(root))
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.chdir(root)
-
-    def ran(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rag-frozen", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            run()
-        shown = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, shown.out, shown.err
-
-    return ran
 
 
 def result(out: str) -> dict[str, Any]:

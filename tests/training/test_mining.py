@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rag_frozen.errors import DataFormatError, InputError
-from rag_frozen.training.mining import MiningSettings, mine, question_overlap, read_exclusions
-from rag_frozen.training.reading_data import read_json_lines
+from rag_frozen.training.files import read_json_lines
+from rag_frozen.training.mining import MiningSettings, mine, question_overlap
 from rag_frozen.training.sources import map_rows
 from rag_frozen.types import Hit, Passage, Question, Ranking
 
@@ -109,11 +109,13 @@ def test_settings_that_make_no_sense_are_refused(wrong):
         MiningSettings(**wrong)
 
 
-def test_exclusions_are_read_line_by_line_and_a_missing_file_is_told(tmp_path):
-    (tmp_path / "out.txt").write_text("a:1\n\n gold:* \n")
-    assert read_exclusions(tmp_path / "out.txt") == ["a:1", "gold:*"]
-    with pytest.raises(InputError, match="cannot be read"):
-        read_exclusions(tmp_path / "none.txt")
+def test_wrong_files_are_told_before_the_work(tmp_path):
+    path = questions(tmp_path, HAMLET)
+    with pytest.raises(InputError, match=r"is a folder. Name the file to write, such as .*mined"):
+        mine(path, tmp_path, Everything(), Store())
+    path.write_text("\n")
+    with pytest.raises(InputError, match="holds no question"):
+        mine(path, tmp_path / "mined.jsonl", Everything(), Store())
 
 
 def test_overlap_counts_the_questions_own_words():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError, RecipeError
+from rag_frozen.errors import ArtifactMismatchError, RecipeError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
@@ -20,7 +20,7 @@ from rag_frozen.training.job import run_job
 from rag_frozen.training.loop import run_loop
 from rag_frozen.training.reader_job import reader_job
 from rag_frozen.training.reader_task import ReaderTask
-from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow, read_json_lines
+from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import load_reading_data
 from rag_frozen.types import Passage
@@ -224,14 +224,6 @@ def test_cloze_gives_way_to_reading_and_single_passages_to_several():
     assert sum(e.source.startswith(asked) for e in late) > 280
     assert all(e.source.count("passage:") == 1 for e in early)
     assert sum(e.source.count("passage:") > 1 for e in late) > 80
-
-
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "bad.jsonl").write_text('{"a": 1}\n[2]\n', encoding="utf-8")
-    with pytest.raises(DataFormatError, match=r"bad\.jsonl, line 2"):
-        list(read_json_lines(tmp_path / "bad.jsonl"))
-    with pytest.raises(InputError, match="cannot be read"):
-        list(read_json_lines(tmp_path / "missing.jsonl"))
 
 
 def test_some_questions_have_no_answer_in_their_passages():

@@ -1,0 +1,73 @@
+"""``rag-frozen train`` and ``mine``: their arguments and help.
+
+Heavy imports stand inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag_frozen.cli.options import EXIT_CODES, Json, Overrides, Root
+
+__all__ = ["training_app"]
+
+training_app = typer.Typer()
+
+
+@training_app.command(epilog=EXIT_CODES)
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name or path of a training recipe.")],
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train what a recipe describes; the same command continues a training that was stopped.
+
+    A prompt whose proof fails is stored with its faults, and the exit code is 6.
+
+    Example: rag-frozen train pocket-reader --set data.path=DIR
+    """
+    from rag_frozen.cli.train import run_training
+
+    run_training(recipe, root=root, overrides=overrides or (), as_json=as_json)
+
+
+@training_app.command(epilog=EXIT_CODES)
+def mine(
+    questions: Annotated[Path, typer.Argument(help="JSON lines with question and answers.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write (JSON lines).")],
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="Name or path of the pipeline that retrieves.")
+    ] = "pocket",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="A passage id or pattern never to train on; repeatable."),
+    ] = None,
+    exclude_file: Annotated[
+        Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Passages retrieved for a question.")] = 50,
+    min_overlap: Annotated[
+        float,
+        typer.Option("--min-overlap", min=0, max=1, help="Share of the question in a positive."),
+    ] = 0.3,
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Mine training rows: for each question a passage that answers, and hard negatives.
+
+    Example: rag-frozen mine nq-train.jsonl --pipeline nq --exclude 'nq_gold:*' --out mined.jsonl
+    """
+    from rag_frozen.cli.train import run_mining
+    from rag_frozen.training.mining import MiningSettings
+
+    run_mining(
+        questions, out, pipeline,
+        settings=MiningSettings(k=k, min_overlap=min_overlap),
+        exclude=exclude or (), exclude_file=exclude_file,
+        root=root, overrides=overrides or (), as_json=as_json,
+    )  # fmt: skip
