@@ -32,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 from rag_frozen.corpus import ArrowPassageStore, open_corpus
-from rag_frozen.corpus.store import write_store
+from rag_frozen.corpus.store_writing import write_store
 from rag_frozen.evaluation.datasets import read_examples
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.types import Hit, Passage, Question, Ranking
@@ -89,7 +89,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="indexes are written here")
     parser.add_argument("--passages", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--heap-mb", type=int, default=1024)
+    parser.add_argument("--heap-mb", type=int, default=1024, help="of Java")
+    parser.add_argument("--tantivy-heap-mb", type=int, default=512)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--keep", action="store_true", help="search indexes that are there")
     parser.add_argument("--anserini", action="store_true", help="Lucene with Anserini's defaults")
@@ -133,8 +134,10 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
     match options.build:
         case "tantivy":
             from rag_frozen.retrieval.bm25_tantivy import build_tantivy
+            from rag_frozen.retrieval.tantivy_segments import plan_segments
 
-            build_tantivy(folder, passages)
+            plan = plan_segments(len(store), store.n_bytes, heap_mb=options.tantivy_heap_mb)
+            build_tantivy(folder, passages, plan=plan)
         case "lucene":
             from rag_frozen.retrieval.lucene_build import build_lucene
 

@@ -81,6 +81,11 @@ class ArrowPassageStore:
         return self._table.n_rows
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of all rows as they are stored: ids, titles and texts, not compressed."""
+        return sum(len(mapped) for mapped in self._mapped)
+
+    @property
     def deleted_rows(self) -> npt.NDArray[np.int64]:
         """Rows whose passages were deleted, ascending."""
         return self._deleted

@@ -33,6 +33,7 @@ from rag_frozen.recipes.index import (
 from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.lucene_build import build_lucene
+from rag_frozen.retrieval.tantivy_segments import plan_segments
 from rag_frozen.types import Passage
 
 if TYPE_CHECKING:
@@ -104,7 +105,14 @@ def build_bm25(
     passages = (passage for batch in store.iter_passages() for passage in batch)
     if isinstance(settings, LuceneIndex):
         return _adopt(settings, folder, store, corpus)
-    counted = build_engine(settings, folder / "bm25", passages, progress=progress)
+    counted = build_engine(
+        settings,
+        folder / "bm25",
+        passages,
+        n_passages=len(store),
+        text_bytes=store.n_bytes,
+        progress=progress,
+    )
     for path in (folder / "bm25").iterdir():
         path.rename(folder / path.name)
     (folder / "bm25").rmdir()
@@ -116,9 +124,15 @@ def build_engine(
     folder: Path,
     passages: Iterator[Passage],
     *,
+    n_passages: int,
+    text_bytes: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[int, str]:
-    """Write an engine's files into a folder that is not there yet; returns what it counted."""
+    """Write an engine's files into a folder that is not there yet; returns what it counted.
+
+    ``n_passages`` and ``text_bytes``, of all titles and texts, decide the parts in which tantivy
+    writes.
+    """
     match settings:
         case TantivyBm25():
             return build_tantivy(
@@ -126,6 +140,7 @@ def build_engine(
                 passages,
                 stemming=settings.stemming,
                 stop_words=settings.stop_words,
+                plan=plan_segments(n_passages, text_bytes, heap_mb=settings.heap_mb),
                 progress=progress,
             )
         case LuceneBm25():

@@ -198,6 +198,7 @@ def _bm25(
             deleted=delete,
             stemming=bool(before.recipe["stemming"]),
             stop_words=bool(before.recipe["stop_words"]),
+            heap_mb=recipe.bm25.heap_mb,
         )
         draft.counts["passages"] = count
         draft.digests["ids"] = ids

@@ -19,8 +19,9 @@ from rag_frozen.indexing.dense import resolve_dense
 from rag_frozen.indexing.dense_times import measured_flops
 from rag_frozen.indexing.fitting import KindFit, free_disk, kinds_that_fit, machine_memory
 from rag_frozen.indexing.sampling import CorpusSample, sample_corpus
-from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex
+from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex, TantivyBm25
 from rag_frozen.retrieval.dense_encoders import Encoder
+from rag_frozen.retrieval.tantivy_segments import plan_segments
 from rag_frozen.types import Passage
 
 __all__ = ["IndexPlan", "PlannedStep", "plan_index"]
@@ -38,7 +39,8 @@ _ID_BYTES = 48
 """Of memory a passage while the table of ids is sorted: hash, row, their order and copies."""
 _ID_TEXT = 70
 """Of memory a passage for its id while vectors are encoded: a Python string and its place."""
-_TANTIVY_HEAP = 256 * 2**20
+_MERGE = 0.12
+"""Of tantivy's time to index, that of merging eight parts into one, measured."""
 _HEAPS = 0.6
 """The power of a text's length with which its vocabulary grows (Heaps' law), for English."""
 _TEXT_BYTES = 1_200
@@ -145,16 +147,26 @@ def _corpus_step(sample: CorpusSample, work: Path) -> PlannedStep:
 
 
 def _bm25_step(
-    settings: Any,
-    sample: CorpusSample,
-    work: Path,  # Any: a recipe's BM25 settings
+    settings: TantivyBm25 | LuceneBm25, sample: CorpusSample, work: Path
 ) -> PlannedStep:
     def build(folder: Path, passages: Sequence[Passage]) -> None:
-        build_engine(settings, folder, iter(passages))
+        size = _text_bytes(passages)
+        build_engine(
+            settings, folder, iter(passages), n_passages=len(passages), text_bytes=size
+        )
 
     disk, seconds = _grown(build, sample, work / "bm25", sublinear=True)
-    heap = settings.heap_mb * 2**20 if isinstance(settings, LuceneBm25) else _TANTIVY_HEAP
-    return PlannedStep("bm25", disk, seconds, _PYTHON + heap)
+    if isinstance(settings, LuceneBm25):
+        return PlannedStep("bm25", disk, seconds, _PYTHON + settings.heap_mb * 2**20)
+    n = sample.n_passages
+    size = round(_text_bytes(sample.passages) * n / len(sample.passages))
+    written = plan_segments(n, size, heap_mb=settings.heap_mb)
+    seconds *= 1 + _MERGE * written.merges
+    return PlannedStep("bm25", disk, seconds, _PYTHON + written.memory)
+
+
+def _text_bytes(passages: Sequence[Passage]) -> int:
+    return sum(len(passage.title.encode()) + len(passage.text.encode()) for passage in passages)
 
 
 def _grown(

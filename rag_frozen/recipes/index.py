@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rag_frozen.recipes.corpora import DiskPath, FolderCorpus, HubCorpus, MediaWikiCorpus, Place
+from rag_frozen.retrieval.tantivy_segments import DEFAULT_HEAP_MB
 
 __all__ = [
     "AutoDense",
@@ -90,11 +91,13 @@ CorpusSettings = Annotated[
 
 
 class TantivyBm25(_Frozen):
-    """BM25 by tantivy (k1 = 1.2, b = 0.75)."""
+    """BM25 by tantivy (k1 = 1.2, b = 0.75). ``heap_mb`` is what its writer may take; it changes no
+    result."""
 
     kind: Literal["tantivy"]
     stemming: bool = True
     stop_words: bool = False
+    heap_mb: int = Field(DEFAULT_HEAP_MB, ge=16, le=4095)
 
 
 class _LuceneSearch(_Frozen):

@@ -23,6 +23,7 @@ from rag_frozen.retrieval.passage_ids import (
     write_changed_ids,
     write_passage_ids,
 )
+from rag_frozen.retrieval.tantivy_segments import DEFAULT_HEAP_MB, SegmentPlan, plan_segments
 from rag_frozen.types import Hit, Passage, Question, Ranking, sort_hits
 
 __all__ = ["TantivyRetriever", "build_tantivy", "change_tantivy"]
@@ -41,16 +42,17 @@ def build_tantivy(
     *,
     stemming: bool = True,
     stop_words: bool = False,
-    heap_bytes: int = 256 * 2**20,
+    plan: SegmentPlan | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[int, str]:
-    """Index passages into an empty folder.
+    """Index passages into an empty folder, as one segment where the plan fits them.
 
     Args:
         folder: is made; holds tantivy's files in ``tantivy/`` and the ids in ``ids.arrow``.
         passages: in corpus order.
         stemming, stop_words: English ones, for passages and questions alike.
-        heap_bytes: memory that the writer may use.
+        plan: :func:`rag_frozen.retrieval.tantivy_segments.plan_segments` of these passages; None
+            for some hundred thousand at most.
         progress: is told the number of passages done.
 
     Returns:
@@ -59,8 +61,10 @@ def build_tantivy(
     (folder / "tantivy").mkdir(parents=True)
     index = tantivy.Index(_schema(), path=str(folder / "tantivy"))
     index.register_tokenizer(_ANALYZER, _analyzer(stemming, stop_words))
-    writer = index.writer(heap_size=heap_bytes, num_threads=1)
-    counted = write_passage_ids(folder / _IDS, _added(writer, passages, 0, progress))
+    plan = plan or plan_segments(0, 0)
+    writer = index.writer(heap_size=plan.heap_bytes, num_threads=1)
+    rows = _in_parts(writer, _added(writer, passages, 0, progress), plan)
+    counted = write_passage_ids(folder / _IDS, rows)
     writer.commit()
     writer.wait_merging_threads()
     progress(counted[0])
@@ -75,7 +79,7 @@ def change_tantivy(
     deleted: Sequence[str],
     stemming: bool = True,
     stop_words: bool = False,
-    heap_bytes: int = 256 * 2**20,
+    heap_mb: int = DEFAULT_HEAP_MB,
 ) -> tuple[int, str]:
     """Write the index after a change into an existing folder, sharing the base's segments.
 
@@ -86,7 +90,8 @@ def change_tantivy(
         folder: of the changed index.
         base: what :func:`build_tantivy` or this function wrote; it stays as it is.
         added, deleted: passages, and ids of the base.
-        stemming, stop_words, heap_bytes: as in :func:`build_tantivy`.
+        stemming, stop_words: as in :func:`build_tantivy`.
+        heap_mb: MiB that the writer may take.
 
     Returns:
         Number of passages, and SHA-256 over their ids in order.
@@ -101,7 +106,7 @@ def change_tantivy(
             link_or_copy(file, folder / "tantivy" / file.name)
     index = tantivy.Index.open(str(folder / "tantivy"))
     index.register_tokenizer(_ANALYZER, _analyzer(stemming, stop_words))
-    writer = index.writer(heap_size=heap_bytes, num_threads=1)
+    writer = index.writer(heap_size=heap_mb * 2**20, num_threads=1)
     ids = PassageIds(base / _IDS)
     counted = write_changed_ids(
         folder, ids, added=_added(writer, added, len(ids)), deleted=deleted, name=_IDS
@@ -125,6 +130,14 @@ def _added(
         if row % 1_000 == 999:
             progress(row + 1)
         yield passage.id
+
+
+def _in_parts(writer: Any, ids: Iterable[str], plan: SegmentPlan) -> Iterator[str]:
+    """Commit after each part; the caller commits the last."""
+    for row, one in enumerate(ids):
+        if row and plan.part(row) != plan.part(row - 1):
+            writer.commit()
+        yield one
 
 
 class TantivyRetriever:
@@ -160,11 +173,8 @@ class TantivyRetriever:
 
     @property
     def segments(self) -> int:
-        """Parts of the index that are searched one after the other.
-
-        tantivy merges eight of like size into one while it writes, and its Python binding (0.27)
-        has no call that merges what is left.
-        """
+        """Parts of the index that are searched one after the other; see
+        :mod:`rag_frozen.retrieval.tantivy_segments`."""
         return int(self._searcher.num_segments)
 
     def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
