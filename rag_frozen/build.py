@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from rag_frozen.absent_stages import KeepOrder, NoPacking, NoPassages, NoReader, NoRetrieval
 from rag_frozen.errors import RecipeError
 from rag_frozen.indexing.build import (
     BuiltIndex,
@@ -23,15 +24,7 @@ from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.packing.each import EachPacker, PassagePrior
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
-from rag_frozen.pipeline import (
-    KeepOrder,
-    NoPacking,
-    NoPassages,
-    NoReader,
-    NoRetrieval,
-    Pipeline,
-    Weigh,
-)
+from rag_frozen.pipeline import Pipeline, Weigh
 from rag_frozen.prompting.bank import PromptBank
 from rag_frozen.prompting.ensemble import EnsembleReader
 from rag_frozen.prompting.heads import read_record

@@ -15,97 +15,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from rag_frozen.absent_stages import KeepOrder
+from rag_frozen.answers import before, evidence_of, final_ranking, withheld
 from rag_frozen.errors import InputError
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
-from rag_frozen.reader.spelling import occurrences
+from rag_frozen.questions import as_questions
 from rag_frozen.rerank.interpolation import interpolate
 from rag_frozen.retrieval.fusion import FusionRetriever
 from rag_frozen.retrieval.replay import ReplayRetriever
 from rag_frozen.types import (
     Answer,
     Context,
-    Evidence,
-    Generation,
-    Hit,
     Passage,
     Question,
     Ranking,
-    sort_hits,
 )
 
 if TYPE_CHECKING:
     from rag_frozen.prompting.bank import PromptBank
 
-__all__ = [
-    "MAX_QUESTION_WORDS",
-    "KeepOrder",
-    "NoPacking",
-    "NoPassages",
-    "NoReader",
-    "NoRetrieval",
-    "Pipeline",
-    "Prepared",
-    "Weigh",
-    "as_questions",
-]
-
-MAX_QUESTION_WORDS = 1_000
-"""Longer questions are refused: no reader's window holds them beside passages."""
+__all__ = ["Pipeline", "Prepared", "Weigh"]
 
 Weigh = Callable[[Context, Mapping[str, Ranking]], Context]
 """Writes into a context what each passage counts, given the rankings by stage."""
-
-
-class NoRetrieval:
-    """Closed book: no question has any hit."""
-
-    def retrieve(self, questions: Sequence[Question], *, k: int) -> list[Ranking]:
-        """Return an empty ranking a question."""
-        return [() for _ in questions]
-
-
-class NoPassages:
-    """The store of a closed-book pipeline: holds nothing and is asked for nothing."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def get(self, passage_ids: Sequence[str]) -> list[Passage]:
-        """Return nothing for nothing; refuse any id."""
-        if passage_ids:
-            raise InputError("This pipeline is closed book: it has no passages to fetch.")
-        return []
-
-
-class KeepOrder:
-    """No reranker: the retrieval's order stands; the score is minus the rank."""
-
-    def rerank(
-        self, questions: Sequence[Question], candidates: Sequence[Sequence[Passage]]
-    ) -> list[Ranking]:
-        """Return the candidates in the order given."""
-        return [
-            tuple(Hit(passage.id, -float(rank)) for rank, passage in enumerate(passages, 1))
-            for passages in candidates
-        ]
-
-
-class NoPacking:
-    """For a pipeline that ends with a ranking: nothing is packed."""
-
-    def pack(
-        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
-    ) -> list[Context]:
-        """Return a context a question that holds no passage and no prompt."""
-        return [Context(question, "", 0) for question in questions]
-
-
-class NoReader:
-    """For a pipeline that ends with a ranking: every answer is empty."""
-
-    def generate(self, contexts: Sequence[Context]) -> list[Generation]:
-        """Return an empty generation a context, of no confidence."""
-        return [Generation("", -math.inf, 0, "end") for _ in contexts]
 
 
 @dataclass(slots=True)
@@ -229,8 +161,7 @@ class Pipeline:
             return []
         answers = self.read(self._conditioned(self.prepare(asked), prompts))
         return [
-            _withheld(answer) if answer.confidence < min_confidence else answer
-            for answer in answers
+            withheld(answer) if answer.confidence < min_confidence else answer for answer in answers
         ]
 
     def prepare(self, questions: Sequence[Question]) -> Prepared:
@@ -279,9 +210,9 @@ class Pipeline:
                 question=context.question,
                 text=generation.text,
                 confidence=self._confidence(math.exp(min(generation.logprob, 0.0))),
-                hits=_final_ranking(ranking, scores),
-                rankings=_before(ranking, parts),
-                evidence=_evidence(
+                hits=final_ranking(ranking, scores),
+                rankings=before(ranking, parts),
+                evidence=evidence_of(
                     generation,
                     context.passage_ids,
                     {passage.id: passage for passage in passages},
@@ -338,84 +269,6 @@ class Pipeline:
         return [[by_id[hit.passage_id] for hit in head] for head in heads]
 
 
-def as_questions(questions: Sequence[str | Question]) -> list[Question]:
-    """Check questions and give bare strings an id: their place in the batch.
-
-    Raises:
-        InputError: for an empty question, one of more than ``MAX_QUESTION_WORDS`` words, or
-            something that is no text; a bare string in place of a list.
-    """
-    if isinstance(questions, str):
-        raise InputError("answer() takes a list of questions; for one question use ask().")
-    checked = []
-    for number, asked in enumerate(questions):
-        question = asked if isinstance(asked, Question) else Question(str(number), asked)
-        text: object = question.text
-        if not isinstance(text, str):
-            raise InputError(
-                f"Question {question.id!r} is {type(text).__name__}, not text. Give a string."
-            )
-        n_words = len(text.split())
-        if n_words == 0 or not any(char.isalnum() for char in text):
-            raise InputError(f"Question {question.id!r} is empty. Ask something in words.")
-        if n_words > MAX_QUESTION_WORDS:
-            raise InputError(
-                f"Question {question.id!r} has {n_words:,} words; at most "
-                f"{MAX_QUESTION_WORDS:,} are read. Ask a shorter question."
-            )
-        checked.append(question)
-    return checked
-
-
 def _reorder(passages: Sequence[Passage], ranking: Ranking) -> list[Passage]:
     by_id = {passage.id: passage for passage in passages}
     return [by_id[hit.passage_id] for hit in ranking]
-
-
-def _before(retrieved: Ranking, parts: Mapping[str, Ranking]) -> tuple[tuple[str, Ranking], ...]:
-    """What came before the final ranking; a stored run may tell what was retrieved for it."""
-    made = {name: part for name, part in parts.items() if name not in ("retrieve", "rerank")}
-    return (*made.items(), ("retrieve", parts.get("retrieve", retrieved)))
-
-
-def _evidence(
-    generation: Generation,
-    passage_ids: Sequence[str],
-    passages: Mapping[str, Passage],
-    stages: Mapping[str, Ranking],
-) -> tuple[Evidence, ...]:
-    """The passages that were read, as they stood in the prompt; those that were read one by one as
-    they agree with the answer."""
-    own = {one.passage_id: one for one in generation.alone}
-    scores = {name: {hit.passage_id: hit.score for hit in hits} for name, hits in stages.items()}
-    return tuple(
-        Evidence(
-            passage=passages[passage_id],
-            scores=tuple(
-                (name, of_stage[passage_id])
-                for name, of_stage in scores.items()
-                if passage_id in of_stage
-            ),
-            offsets=occurrences(generation.text, passages[passage_id].text),
-            own=own.get(passage_id),
-        )
-        for passage_id in own or passage_ids
-    )
-
-
-def _withheld(answer: Answer) -> Answer:
-    """The answer's place without its text: what would have been said stays in ``generation``."""
-    evidence = tuple(replace(one, offsets=()) for one in answer.evidence)
-    return replace(answer, text="", abstained=True, evidence=evidence)
-
-
-def _final_ranking(retrieved: Ranking, reranked: Ranking) -> Ranking:
-    """The reranked hits, then the rest in the retrieval's order.
-
-    The rest keeps its order by scores that fall by one a rank below the lowest reranked score.
-    """
-    first = {hit.passage_id for hit in reranked}
-    rest = [hit for hit in retrieved if hit.passage_id not in first]
-    floor = min((hit.score for hit in reranked), default=0.0)
-    below = [Hit(hit.passage_id, floor - rank) for rank, hit in enumerate(rest, 1)]
-    return sort_hits([*reranked, *below])

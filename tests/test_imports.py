@@ -15,8 +15,9 @@ COMPONENTS = {
 }  # fmt: skip
 # Who may import whom: a room may import rooms of its own level and below, never above.
 LEVEL = {
-    "errors": 0, "normalization": 0, "types": 0, "protocols": 1, **dict.fromkeys(COMPONENTS, 2),
-    "training": 3, "pipeline": 3, "build": 4, "evaluation": 4, "studies": 4,
+    "errors": 0, "normalization": 0, "types": 0, "protocols": 1, "questions": 1, "absent_stages": 1,
+    **dict.fromkeys(COMPONENTS, 2),
+    "answers": 3, "training": 3, "pipeline": 3, "build": 4, "evaluation": 4, "studies": 4,
     "server": 5, "cli": 5, "__init__": 5,
 }  # fmt: skip
 # The trainings measure exact match and test it; metrics and statistics know strings and numbers.

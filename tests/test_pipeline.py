@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from rag_frozen.absent_stages import KeepOrder, NoPassages, NoRetrieval
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.packing.each import EachPacker, PassagePrior
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.packing.template import PromptTemplate
-from rag_frozen.pipeline import KeepOrder, NoPassages, NoRetrieval, Pipeline, as_questions
+from rag_frozen.pipeline import Pipeline
+from rag_frozen.questions import as_questions
 from rag_frozen.reader.each import EachReader
 from rag_frozen.types import Context, Generation, Hit, Passage, Question, Ranking
 

@@ -175,7 +175,7 @@ def _question(given: str) -> str:
         raise InputError(
             'The question is empty. Ask something in words: rag-frozen ask "who wrote hamlet"'
         )
-    from rag_frozen.pipeline import as_questions
+    from rag_frozen.questions import as_questions
 
     return as_questions([text.strip()])[0].text
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from rag_frozen.absent_stages import KeepOrder
 from rag_frozen.errors import InputError, UnknownPassageError
 from rag_frozen.evaluation.examples import ExampleSet
-from rag_frozen.pipeline import KeepOrder, Pipeline
+from rag_frozen.pipeline import Pipeline
 from rag_frozen.reader.confidence import calibrated
 from rag_frozen.retrieval.replay import ReplayRetriever
 from rag_frozen.types import Hit, Passage

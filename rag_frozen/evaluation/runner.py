@@ -14,7 +14,8 @@ from rag_frozen.evaluation.funnel import with_losses
 from rag_frozen.evaluation.in_corpus import answers_in_corpus
 from rag_frozen.evaluation.scoring import FINAL, KnownAnswers, ScoredAnswer, score_answer
 from rag_frozen.evaluation.summary import DEPTHS, EvalResult, summarize
-from rag_frozen.pipeline import Pipeline, Prepared, as_questions
+from rag_frozen.pipeline import Pipeline, Prepared
+from rag_frozen.questions import as_questions
 from rag_frozen.types import Answer
 
 __all__ = [

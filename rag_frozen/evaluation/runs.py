@@ -7,51 +7,50 @@ version) never hides behind an older one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from rag_frozen.artifacts import (
-    Draft,
     fingerprint,
     load_manifest,
     name_folder,
-    write_artifact,
 )
-from rag_frozen.errors import ArtifactDamagedError, InputError
+from rag_frozen.errors import InputError
 from rag_frozen.evaluation.costs import TokensRead, describe_costs
 from rag_frozen.evaluation.examples import ExampleSet
 from rag_frozen.evaluation.identity import (
     code_version,
-    models_of,
     pipeline_inputs,
-    prompt_digests,
 )
 from rag_frozen.evaluation.metrics import METRIC_VERSIONS
+from rag_frozen.evaluation.run_files import (
+    PREDICTIONS,
+    STREAMED,
+    TIMINGS,
+    TOKENS,
+    chunk_lines,
+    read_row,
+    seal_run,
+    text_lines,
+)
 from rag_frozen.evaluation.runner import (
-    ChunkDone,
     EvalProgress,
     EvalResult,
     answer_chunks,
     place_losses,
     running_score,
 )
-from rag_frozen.evaluation.scoring import KnownAnswers, ScoredAnswer
-from rag_frozen.evaluation.soft_prompts import describe_prompts
-from rag_frozen.evaluation.stored_runs import FINAL_RUN, part_runs, stage_run
+from rag_frozen.evaluation.scoring import KnownAnswers
+from rag_frozen.evaluation.stored_runs import part_runs
 from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
-from rag_frozen.evaluation.table import markdown_report
 from rag_frozen.evaluation.text_metrics import TEXT_METRICS
 from rag_frozen.pipeline import Pipeline
-from rag_frozen.retrieval.replay import trec_lines
 
 __all__ = [
     "LastStage",
@@ -65,11 +64,6 @@ __all__ = [
 
 LastStage = Literal["retrieve", "rerank", "read"]
 
-_PREDICTIONS = "predictions.jsonl"
-_TIMINGS = "timings.jsonl"
-_RETRIEVED = stage_run("retrieve")
-_TOKENS = "tokens.jsonl"
-_STREAMED = (_PREDICTIONS, _TIMINGS, _TOKENS, FINAL_RUN, _RETRIEVED)
 _log = logging.getLogger(__name__)
 
 
@@ -144,9 +138,9 @@ def store_run(
     recipe = run_recipe(pipeline, evaluation, until=options.until)
     unfinished = folder / f"unfinished-{_identity(pipeline, data, recipe, options)}"
     parts = () if options.until == "read" else part_runs(pipeline.retriever)
-    with open_stream(unfinished, (*_STREAMED, *parts)) as stream:
+    with open_stream(unfinished, (*STREAMED, *parts)) as stream:
         resumed = stream.done
-        rows = [_row(unfinished, line) for line in stream.lines(_PREDICTIONS)]
+        rows = [read_row(unfinished, line) for line in stream.lines(PREDICTIONS)]
         read = TokensRead.so_far(pipeline)
         progress(EvalProgress(resumed, len(data.examples), running_score(rows)))
         for chunk in answer_chunks(
@@ -158,7 +152,7 @@ def store_run(
             known=known,
         ):
             before, read = read, TokensRead.so_far(pipeline)
-            lines = _lines(chunk, pipeline.name, read - before, parts)
+            lines = chunk_lines(chunk, pipeline.name, read - before, parts)
             stream.append(lines, questions=len(chunk.answers))
             rows += chunk.scored
             progress(EvalProgress(len(rows), len(data.examples), running_score(rows)))
@@ -170,7 +164,7 @@ def store_run(
             patterns=patterns,
             progress=searched,
         )
-        seconds = [json.loads(line)["seconds"] for line in stream.lines(_TIMINGS)]
+        seconds = [json.loads(line)["seconds"] for line in stream.lines(TIMINGS)]
         result = summarize(
             rows,
             data=data.name,
@@ -182,7 +176,7 @@ def store_run(
             metrics=options.metrics,
         )
         costs = describe_costs(pipeline, rows, result.seconds, read=_tokens_read(stream))
-        target = _seal(folder, recipe, pipeline, data, result, stream, costs, parts)
+        target = seal_run(folder, recipe, pipeline, data, result, stream, costs, parts)
         shutil.rmtree(unfinished, ignore_errors=True)
     return StoredRun(target, result, resumed)
 
@@ -208,13 +202,13 @@ def read_run(folder: Path) -> EvalResult:
     manifest = load_manifest(folder, kind="run")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     versions = metrics.get("metric_versions", {})
-    if not (folder / _PREDICTIONS).is_file():
+    if not (folder / PREDICTIONS).is_file():
         raise InputError(
             f"The run {folder} ends with rankings ({manifest.name}); it has no answers. Read on "
             f"with: rag-frozen eval RECIPE --rankings {folder}"
         )
-    rows = [_row(folder, line) for line in _text_lines(folder / _PREDICTIONS)]
-    seconds = [json.loads(line)["seconds"] for line in _text_lines(folder / _TIMINGS)]
+    rows = [read_row(folder, line) for line in text_lines(folder / PREDICTIONS)]
+    seconds = [json.loads(line)["seconds"] for line in text_lines(folder / TIMINGS)]
     return summarize(
         rows,
         data=metrics["data"],
@@ -241,120 +235,4 @@ def _identity(
 
 def _tokens_read(stream: RunStream) -> TokensRead:
     """By all processes that had a part in the run."""
-    return sum((TokensRead(**json.loads(line)) for line in stream.lines(_TOKENS)), TokensRead())
-
-
-def _lines(chunk: ChunkDone, tag: str, read: TokensRead, parts: Sequence[str]) -> dict[str, str]:
-    final = [(answer.question.id, answer.hits) for answer in chunk.answers]
-    before = {
-        name: [(answer.question.id, ranking) for answer in chunk.answers
-               for stage, ranking in answer.rankings if stage_run(stage) == name]
-        for name in (_RETRIEVED, *parts)
-    }  # fmt: skip
-    return {
-        _PREDICTIONS: "".join(_json_line(row.to_json()) for row in chunk.scored),
-        _TIMINGS: "".join(
-            _json_line({"id": answer.question.id, "seconds": dict(answer.seconds)})
-            for answer in chunk.answers
-        ),
-        _TOKENS: _json_line(asdict(read)),
-        FINAL_RUN: _trec(final, tag),
-        **{name: _trec(rankings, tag) for name, rankings in before.items()},
-    }
-
-
-def _trec(rankings: Sequence[tuple[str, Any]], tag: str) -> str:
-    try:
-        return "".join(trec_lines(rankings, tag=tag))
-    except InputError as error:  # ids with white space: no reason to lose the scores
-        _log.warning("A ranking is left out of the stored run: %s", error)
-        return ""
-
-
-def _json_line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _row(folder: Path, line: str) -> ScoredAnswer:
-    try:
-        return ScoredAnswer.from_json(json.loads(line))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactDamagedError(
-            f"{_PREDICTIONS} of {folder} cannot be read: {error}. Remove the folder and run the "
-            "evaluation again."
-        ) from error
-
-
-def _text_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
-
-
-def _seal(
-    folder: Path,
-    recipe: Mapping[str, Any],
-    pipeline: Pipeline,
-    data: ExampleSet,
-    result: EvalResult,
-    stream: RunStream,
-    costs: Mapping[str, Any],
-    parts: Sequence[str],
-) -> Path:
-    files = {"recipe.yaml": yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}
-    if result.answered:
-        files[_PREDICTIONS] = "".join(_json_line(row.to_json()) for row in result.scored)
-    files["metrics.json"] = json.dumps(result.to_json(), indent=2) + "\n"
-    files["costs.json"] = json.dumps(costs, indent=2) + "\n"
-    files["report.md"] = markdown_report(result)
-    if result.answered:
-        from rag_frozen.evaluation.report import render_report
-
-        prompts = describe_prompts(pipeline)
-        files["report.html"] = render_report(result, costs=costs, prompts=prompts)
-    if qrels := _qrels(data):
-        files["qrels.txt"] = qrels
-    inputs = {
-        "data": data.sha256,
-        "answers": _answers_digest(files.get(_PREDICTIONS, ""), stream.path(FINAL_RUN)),
-        **pipeline.artifacts,
-        **prompt_digests(pipeline.recipe.get("prompt")),
-    }
-    with write_artifact(
-        folder,
-        kind="run",
-        name=folder.name,
-        recipe=recipe,
-        inputs=inputs,
-        models=models_of(pipeline),
-        by_fingerprint=True,
-    ) as draft:
-        _write(draft, files, stream, (FINAL_RUN, _RETRIEVED, *parts))
-        draft.counts["questions"] = result.questions
-        draft.counts["unanswerable"] = result.unanswerable
-    return draft.target
-
-
-def _write(
-    draft: Draft, files: Mapping[str, str], stream: RunStream, rankings: Sequence[str]
-) -> None:
-    for name, text in files.items():
-        (draft / name).write_text(text, encoding="utf-8", newline="\n")
-    shutil.copyfile(stream.path(_TIMINGS), draft / _TIMINGS)
-    for name in rankings:
-        if stream.path(name).stat().st_size:
-            shutil.copyfile(stream.path(name), draft / name)
-
-
-def _answers_digest(predictions: str, ranking: Path) -> str:
-    total = hashlib.sha256(predictions.encode())
-    total.update(ranking.read_bytes())
-    return total.hexdigest()
-
-
-def _qrels(data: ExampleSet) -> str:
-    """Judged passages in TREC's form: ``question-id 0 passage-id grade``."""
-    return "".join(
-        f"{one.question.id} 0 {passage} {grade}\n"
-        for one in data.examples
-        for passage, grade in one.judged
-        if passage.split() == [passage]
-    )
+    return sum((TokensRead(**json.loads(line)) for line in stream.lines(TOKENS)), TokensRead())

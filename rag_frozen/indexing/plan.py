@@ -146,14 +146,10 @@ def _corpus_step(sample: CorpusSample, work: Path) -> PlannedStep:
     return PlannedStep("corpus", disk, reading + seconds, memory)
 
 
-def _bm25_step(
-    settings: TantivyBm25 | LuceneBm25, sample: CorpusSample, work: Path
-) -> PlannedStep:
+def _bm25_step(settings: TantivyBm25 | LuceneBm25, sample: CorpusSample, work: Path) -> PlannedStep:
     def build(folder: Path, passages: Sequence[Passage]) -> None:
         size = _text_bytes(passages)
-        build_engine(
-            settings, folder, iter(passages), n_passages=len(passages), text_bytes=size
-        )
+        build_engine(settings, folder, iter(passages), n_passages=len(passages), text_bytes=size)
 
     disk, seconds = _grown(build, sample, work / "bm25", sublinear=True)
     if isinstance(settings, LuceneBm25):

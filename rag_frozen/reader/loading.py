@@ -10,7 +10,14 @@ import torch
 from rag_frozen.errors import ModelError
 from rag_frozen.models.source import ModelFolder
 
-__all__ = ["accepts", "clean_generation", "decoder_start", "load_language_model", "model_window"]
+__all__ = [
+    "accepts",
+    "clean_generation",
+    "decoder_start",
+    "end_ids",
+    "load_language_model",
+    "model_window",
+]
 
 _LIMITS = ("max_encoder_position_embeddings", "max_position_embeddings")
 """Hard: a position beyond it does not exist."""
@@ -90,6 +97,13 @@ def decoder_start(model: Any, pad_id: int) -> list[int]:
         start = pad_id if settings.bos_token_id is None else settings.bos_token_id
     forced = settings.forced_bos_token_id
     return [int(start)] if forced is None else [int(start), int(forced)]
+
+
+def end_ids(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer: the model's (one or several) and the tokenizer's."""
+    ends = model.generation_config.eos_token_id
+    named = ends if isinstance(ends, list) else [ends]
+    return {int(end) for end in [*named, tokenizer.eos_token_id] if end is not None}
 
 
 def model_window(config: Any, wished: int | None) -> int:

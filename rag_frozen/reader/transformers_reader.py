@@ -9,7 +9,6 @@ nucleus and length penalty.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +21,7 @@ from rag_frozen.models.batching import token_budget_batches
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.parameters import ParameterCounts, parameter_counts
 from rag_frozen.models.source import ModelFolder, resolve_model
-from rag_frozen.prompting.inject import (
-    SoftPrompts,
-    prepend_to_left_padded,
-    prepend_to_right_padded,
-)
+from rag_frozen.prompting.inject import SoftPrompts
 from rag_frozen.protocols import PromptGenerator
 from rag_frozen.reader.decoding import Decoding
 from rag_frozen.reader.freezing import freeze, verify_frozen, weights_digest
@@ -34,14 +29,17 @@ from rag_frozen.reader.loading import (
     accepts,
     clean_generation,
     decoder_start,
+    end_ids,
     load_language_model,
     model_window,
 )
+from rag_frozen.reader.model_inputs import ModelInputs, make_inputs
 from rag_frozen.reader.padding import padded
 from rag_frozen.reader.prompt_tokens import PromptTokens
-from rag_frozen.reader.quoting import QuotedAnswers, allow_quoted
-from rag_frozen.reader.sampling import gumbel_noise, row_seed
+from rag_frozen.reader.quoting import QuotedAnswers
+from rag_frozen.reader.sampling import row_seed
 from rag_frozen.reader.spelling import passages_begin
+from rag_frozen.reader.step_scores import Allowed, WrittenLogprobs, drawing
 from rag_frozen.types import Context, Generation
 
 __all__ = ["TransformersReader"]
@@ -50,24 +48,6 @@ _CPU_BUDGET = 2_048
 """24 prompts of 60 to 400 tokens, six layers of width 384, one thread: 2.5 s in such batches,
 2.7 s in batches of 4,096 tokens, 3.7 s one by one, 4.9 s all at once."""
 _GPU_BUDGET = 16_384
-
-
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """What the model reads: token ids, or embeddings where a soft prompt stands before them."""
-
-    mask: Tensor
-    """``[B, P + T]``, 1 at soft prompt and real tokens."""
-    ids: Tensor
-    """``[B, T]``."""
-    embeds: Tensor | None
-    """``[B, P + T, E]``."""
-
-    def named(self) -> dict[str, Tensor]:
-        """As arguments of transformers."""
-        if self.embeds is None:
-            return {"input_ids": self.ids, "attention_mask": self.mask}
-        return {"inputs_embeds": self.embeds, "attention_mask": self.mask}
 
 
 class TransformersReader:
@@ -118,7 +98,7 @@ class TransformersReader:
         self._device = torch.device(device)
         by_default = _CPU_BUDGET if self._device.type == "cpu" else _GPU_BUDGET
         self._token_budget = token_budget or by_default
-        self._ends = _end_ids(self.model, tokenizer)
+        self._ends = end_ids(self.model, tokenizer)
         pad = tokenizer.pad_token_id
         self._pad = int(next(iter(self._ends), 0) if pad is None else pad)
         self._starts = decoder_start(self.model, self._pad) if kind == "seq2seq" else []
@@ -193,12 +173,12 @@ class TransformersReader:
             starts = torch.tensor([self._starts], device=self._device)
             settings["decoder_input_ids"] = starts.expand(len(contexts), -1)
             front = len(self._starts)
-        steps = _WrittenLogprobs()
+        steps = WrittenLogprobs()
         seeds = [row_seed(self.decoding.seed, context) for context in contexts]
-        drawn = _drawing(self.decoding, seeds)
+        drawn = drawing(self.decoding, seeds)
         searched = settings["num_beams"] > 1
         quoted = [self._quoted(context) for context in contexts]
-        rules = _Allowed(self._ends, self.decoding, front, quoted, self._tokens.line_breaks)
+        rules = Allowed(self._ends, self.decoding, front, quoted, self._tokens.line_breaks)
         written: Tensor = self.model.generate(
             **settings,
             stopping_criteria=StoppingCriteriaList([partial(self._stops_at_newline, front)]),
@@ -219,21 +199,9 @@ class TransformersReader:
 
     def _inputs(
         self, prompts: Sequence[Sequence[int]], soft_prompt: Tensor | SoftPrompts | None
-    ) -> _Inputs:
-        """Pad on the side that the model needs; put the soft prompt in front."""
+    ) -> ModelInputs:
         left = self.kind == "causal"
-        ids, mask = padded(prompts, self._pad, left=left)
-        ids, mask = ids.to(self._device), mask.to(self._device)
-        if soft_prompt is None:
-            return _Inputs(mask, ids, None)
-        embeds: Tensor = self.model.get_input_embeddings()(ids)
-        if left:
-            embeds, mask = prepend_to_left_padded(soft_prompt, embeds, mask)
-        else:
-            embeds, lengths = prepend_to_right_padded(soft_prompt, embeds, mask.sum(dim=1))
-            column = torch.arange(embeds.shape[1], device=self._device)
-            mask = (column[None] < lengths[:, None]).to(mask.dtype)
-        return _Inputs(mask, ids, embeds)
+        return make_inputs(self.model, prompts, soft_prompt, pad=self._pad, left=left)
 
     @cached_property
     def base_digest(self) -> str:
@@ -312,7 +280,7 @@ class TransformersReader:
         after = passages_begin(context.prompt, context.question.text)
         return self._tokens.text(ids[:-1] if stop == "end" else ids, context.prompt, after=after)
 
-    def _rescored(self, inputs: _Inputs, answers: Sequence[tuple[list[int], str]]) -> Tensor:
+    def _rescored(self, inputs: ModelInputs, answers: Sequence[tuple[list[int], str]]) -> Tensor:
         """Log-probabilities ``[B, A]`` of answers, in one forward pass over prompt and answer."""
         ids, real = padded([answer for answer, _ in answers], self._pad, left=False)
         ids, real = ids.to(self._device), real.to(self._device)
@@ -337,99 +305,13 @@ class TransformersReader:
         return torch.log_softmax(logits.float(), dim=-1).gather(2, ids[:, :, None])[:, :, 0]
 
 
-class _WrittenLogprobs:
-    """Sees each step's raw scores in ``generate`` and keeps, of each token that was then chosen,
-    its log-probability; so only one step's scores ``[B, V]`` are held at a time."""
-
-    def __init__(self) -> None:
-        self._steps: list[Tensor] = []
-        self._last: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._close(input_ids)
-        self._last = torch.log_softmax(scores.float(), dim=-1)
-        return scores
-
-    def of(self, written: Tensor) -> Tensor:
-        """Log-probabilities ``[B, A]`` of all tokens written ``[B, A]``."""
-        self._close(written)
-        return torch.stack(self._steps, dim=1)
-
-    def _close(self, ids: Tensor) -> None:
-        if self._last is not None:
-            self._steps.append(self._last.gather(1, ids[:, -1:])[:, 0])
-
-
-def _drawing(decoding: Decoding, seeds: Sequence[int]) -> list[Any]:  # Any: logits processors
-    """What turns scores so that the largest one is a sample, row by row."""
-    if decoding.kind != "sample":
-        return []
-    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
-    warped: list[Any] = [TemperatureLogitsWarper(decoding.temperature)]
-    if decoding.top_p < 1:
-        warped.append(TopPLogitsWarper(decoding.top_p))
-    return [*warped, _RowNoise(seeds)]
-
-
-class _Allowed:
-    """Rules the end tokens out for the first steps, and what is no quotation for all of them.
-    transformers' own settings would do so before the raw scores are seen, and log-probabilities
-    would be of the rest."""
-
-    def __init__(
-        self,
-        ends: set[int],
-        decoding: Decoding,
-        front: int,
-        quoted: Sequence[QuotedAnswers | None],
-        breaks: Sequence[int],
-    ) -> None:
-        self._ends = sorted(ends)
-        self._left = decoding.min_new_tokens
-        self._front = front
-        self._quoted = quoted
-        self._breaks = breaks
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        allowed = scores
-        if self._left > 0 and self._ends:
-            self._left -= 1
-            allowed = scores.clone()
-            allowed[:, self._ends] = float("-inf")
-        beams = len(scores) // len(self._quoted)
-        quoted = [one for one in self._quoted for _ in range(beams)]
-        written = input_ids[:, self._front :].tolist()
-        return allow_quoted(scores, allowed, quoted, written, ends=self._ends, breaks=self._breaks)
-
-
-class _RowNoise:
-    """Adds each row's own Gumbel noise, step by step."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._seeds = seeds
-        self._step = 0
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        noise = gumbel_noise(self._seeds, self._step, scores.shape[1]).to(scores.device)
-        self._step += 1
-        return torch.log_softmax(scores.float(), dim=-1) + noise
-
-
 def _search(decoding: Decoding) -> dict[str, Any]:
     """The decoding's settings as ``generate`` names them."""
     settings: dict[str, Any] = {
         "max_new_tokens": decoding.max_new_tokens,
-        "do_sample": False,  # sampling is in the scores: see _drawing
+        "do_sample": False,  # sampling is in the scores: see drawing
         "num_beams": decoding.n_beams if decoding.kind == "beam" else 1,
     }
     if settings["num_beams"] > 1:
         settings |= {"length_penalty": decoding.length_penalty, "early_stopping": False}
     return settings
-
-
-def _end_ids(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end an answer: the model's (one or several) and the tokenizer's."""
-    ends = model.generation_config.eos_token_id
-    named = ends if isinstance(ends, list) else [ends]
-    return {int(end) for end in [*named, tokenizer.eos_token_id] if end is not None}

@@ -15,7 +15,6 @@ import torch
 
 from rag_frozen.artifacts import (
     MANIFEST_NAME,
-    Draft,
     ModelRecord,
     file_sha256,
     fingerprint,
@@ -23,20 +22,14 @@ from rag_frozen.artifacts import (
     name_folder,
     write_artifact,
 )
-from rag_frozen.errors import FrozenWeightsChangedError, RecipeError
-from rag_frozen.evaluation.statistics import mcnemar_p
+from rag_frozen.errors import RecipeError
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.parameters import parameter_counts
-from rag_frozen.models.source import resolve_model
-from rag_frozen.prompting.heads import Head, load_head, save_head
 from rag_frozen.prompting.input_encoder import InputEncoder
-from rag_frozen.prompting.proof import PromptProof, prove_head, time_head
-from rag_frozen.reader.freezing import weights_digest
 from rag_frozen.reader.make import make_reader
-from rag_frozen.reader.prefix_lm_weights import load_prefix_lm, save_trained
 from rag_frozen.reader.prefix_reader import PrefixLMReader
-from rag_frozen.recipes.pipeline import PrefixReader
 from rag_frozen.training.loop import LoopResult, Progress, run_loop
+from rag_frozen.training.prompt_artifacts import write_proven, write_tuned
 from rag_frozen.training.prompt_data import PromptRows, load_prompt_rows
 from rag_frozen.training.prompt_settings import FullTuning, PromptData, PromptTraining
 from rag_frozen.training.prompt_start import begin_head, input_encoder
@@ -45,8 +38,6 @@ from rag_frozen.training.prompt_task import PromptTask, TrainableReader, score_r
 __all__ = ["AtHand", "PromptReport", "data_hashes", "train_prompt"]
 
 _LOG = logging.getLogger(__name__)
-_PROVEN_ON = 16
-"""Validation rows on which the proof compares log-probabilities."""
 _MEASURED = (
     "plain",
     "conditioned",
@@ -165,9 +156,9 @@ def train_prompt(
         seed=settings.seed,
     ) as draft:
         if head is None:
-            proof: dict[str, Any] = _tuned(draft, reader, settings, rows, plain)
+            proof: dict[str, Any] = write_tuned(draft, reader, settings, rows, plain)
         else:
-            proof = _proven(draft, reader, head, encoder, rows, plain)
+            proof = write_proven(draft, reader, head, encoder, rows, plain)
         total, _ = parameter_counts(reader.model)
         draft.measures |= {name: float(proof[name]) for name in _MEASURED if name in proof}
         draft.counts |= {
@@ -194,74 +185,6 @@ def _unfreeze(reader: TrainableReader) -> None:
     reader.model.requires_grad_(True)
     reader.model.word_embeddings.requires_grad_(False)
     reader.model.train()
-
-
-def _proven(
-    draft: Draft,
-    reader: TrainableReader,
-    head: Head,
-    encoder: InputEncoder | None,
-    rows: PromptRows,
-    plain: list[bool],
-) -> dict[str, Any]:
-    head.module.eval().requires_grad_(False)
-    device = reader.embedding_table.device
-    base = reader.base_digest
-    save_head(draft.folder, head, reader=reader.name, reader_digest=base)
-    loaded = load_head(draft.folder, reader_digest=base, encoder=encoder, device=device)
-    shown = rows.validation[:_PROVEN_ON]
-    difference, same, after_loading = prove_head(
-        reader, head, loaded, [row.context for row in shown], [row.target for row in shown]
-    )
-    matched, _ = score_rows(reader, loaded, rows.validation)
-    after = weights_digest(reader.model)
-    if after != reader.digest:
-        raise FrozenWeightsChangedError(
-            f"The frozen reader's weights changed in the training ({reader.digest[:16]} to "
-            f"{after[:16]}). Nothing was saved. This is a fault of rag-frozen; please report it."
-        )
-    proof = PromptProof(
-        base_before=reader.digest,
-        base_after=after,
-        largest_difference=difference,
-        bitwise_after_loading=same,
-        difference_after_loading=after_loading,
-        plain=100 * sum(plain) / len(plain),
-        conditioned=100 * sum(matched) / len(matched),
-        p=mcnemar_p(matched, plain),
-        validation_rows=len(plain),
-    )
-    draft.digests |= {"reader_before": proof.base_before, "reader_after": proof.base_after}
-    without, with_it = time_head(
-        reader, loaded, [row.context for row in shown], [row.target for row in shown]
-    )
-    times = {"plain_milliseconds": 1_000 * without, "conditioned_milliseconds": 1_000 * with_it}
-    return {**proof.to_json(), **times}
-
-
-def _tuned(
-    draft: Draft,
-    reader: TrainableReader,
-    settings: PromptTraining,
-    rows: PromptRows,
-    plain: list[bool],
-) -> dict[str, Any]:
-    """Write the tuned model, load it, and measure what was written."""
-    assert isinstance(reader, PrefixLMReader)
-    assert isinstance(settings.reader, PrefixReader)
-    save_trained(reader.model, draft.folder, int8=False)
-    loaded = load_prefix_lm(draft.folder, resolve_model(settings.reader.encoder).path)
-    reader.model.load_state_dict(loaded.state_dict())
-    matched, _ = score_rows(reader, None, rows.validation)
-    return {
-        "base_before": reader.digest,
-        "base_after": weights_digest(reader.model),
-        "plain": 100 * sum(plain) / len(plain),
-        "conditioned": 100 * sum(matched) / len(matched),
-        "p": mcnemar_p(matched, plain),
-        "validation_rows": len(plain),
-        "faults": [],
-    }
 
 
 def data_hashes(data: PromptData) -> dict[str, str]:

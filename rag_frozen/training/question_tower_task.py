@@ -30,8 +30,9 @@ from rag_frozen.training.question_tower_data import (
     BankSource,
     bank_marks,
 )
-from rag_frozen.training.ranking_data import draw_rows, holds
+from rag_frozen.training.ranking_data import holds
 from rag_frozen.training.ranking_metrics import first_answer_metrics
+from rag_frozen.training.ranking_rows import draw_rows
 from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.trained_encoder import TrainedEncoder
 

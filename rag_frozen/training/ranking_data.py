@@ -8,98 +8,30 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.evaluation.metrics import has_answer, normalize_answer
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.training.files import read_json_lines
+from rag_frozen.training.ranking_rows import RankingRow, RankingSource, ValidationList
 from rag_frozen.training.ranking_settings import RankingData
 from rag_frozen.training.settings import ReadingSource
 from rag_frozen.training.sources import excluded_ids, hold_out, read_passage_source, read_rows
 from rag_frozen.types import Passage, Question
 
 __all__ = [
-    "RankingRow",
-    "RankingSource",
-    "ValidationList",
-    "draw_rows",
     "holds",
     "load_ranking_data",
-    "ranking_marks",
     "read_sources",
     "row_answers",
     "row_passages",
-    "written",
 ]
 
 Row = Mapping[str, Any]  # Any: JSON values
-Drawn = TypeVar("Drawn")
-Drawn_co = TypeVar("Drawn_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class RankingRow:
-    """A question, its answers, passages that hold one, and passages near it that hold none.
-
-    ``log_likelihoods`` are the frozen reader's of the answer given each of the first
-    ``candidates``, where it was asked. ``scores`` are the retriever's of the candidates by their
-    texts, as far as the row's file has them.
-    """
-
-    question: str
-    answers: tuple[str, ...]
-    positives: tuple[Passage, ...]
-    negatives: tuple[Passage, ...]
-    log_likelihoods: tuple[float, ...] = ()
-    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
-
-    @property
-    def candidates(self) -> tuple[Passage, ...]:
-        """Positives, then negatives."""
-        return (*self.positives, *self.negatives)
-
-
-@dataclass(frozen=True, slots=True)
-class RankingSource:
-    """Rows that are drawn with a weight."""
-
-    weight: float
-    rows: tuple[RankingRow, ...]
-
-
-class Weighted(Protocol[Drawn_co]):
-    """Rows that are drawn with a weight."""
-
-    @property
-    def weight(self) -> float: ...
-    @property
-    def rows(self) -> Sequence[Drawn_co]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationList:
-    """A held-out question with its candidates as the first stage ranked them, and which of them
-    hold an answer."""
-
-    question: str
-    answers: tuple[str, ...]
-    passages: tuple[Passage, ...]
-    answering: tuple[bool, ...]
-    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """The retriever's, by the candidates' texts, as far as they are known."""
-
-
-def written(passage: Passage) -> str:
-    """A passage as encoder and cross-encoder read it, in training and afterwards.
-
-    >>> written(Passage("1", "Hamlet", "A play."))
-    'Hamlet. A play.'
-    """
-    return f"{passage.title}. {passage.text}" if passage.title else passage.text
 
 
 def load_ranking_data(
@@ -155,43 +87,6 @@ def load_ranking_data(
             "--set data.path=FOLDER, and see max_rank and min_overlap of its sources."
         )
     return [source for source in sources if source.rows], lists
-
-
-def draw_rows(
-    sources: Sequence[Weighted[Drawn]],
-    n: int,
-    *,
-    rng: random.Random,
-    marks: Callable[[Drawn], Iterable[object]] | None = None,
-) -> list[Drawn]:
-    """Draw ``n`` rows by the sources' weights.
-
-    Args:
-        sources: with at least one row each.
-        n: how many.
-        rng: a seeded generator.
-        marks: no two rows share a mark, such as question and passages, so that the passages of
-            one are negatives of the others; fewer come back where there are not so many.
-    """
-    weights = [source.weight for source in sources]
-    drawn: list[Drawn] = []
-    seen: set[object] = set()
-    for _ in range(n if marks is None else 20 * n):
-        row = rng.choice(rng.choices(sources, weights)[0].rows)
-        if marks is not None:
-            own = set(marks(row))
-            if own & seen:
-                continue
-            seen |= own
-        drawn.append(row)
-        if len(drawn) == n:
-            break
-    return drawn
-
-
-def ranking_marks(row: RankingRow) -> list[str]:
-    """The question and its positives' texts, by which rows of a batch are kept apart."""
-    return [row.question, *(p.text for p in row.positives)]
 
 
 def read_sources(data: RankingData) -> dict[str, list[Row]]:

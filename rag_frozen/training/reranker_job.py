@@ -24,7 +24,8 @@ from rag_frozen.rerank.pocket import (
 )
 from rag_frozen.training.job import Begun, Job, data_hashes
 from rag_frozen.training.processes import ALONE, Share
-from rag_frozen.training.ranking_data import RankingSource, load_ranking_data
+from rag_frozen.training.ranking_data import load_ranking_data
+from rag_frozen.training.ranking_rows import RankingSource
 from rag_frozen.training.ranking_settings import RankingData
 from rag_frozen.training.reranker_likelihoods import judge_sources
 from rag_frozen.training.reranker_settings import RerankerTraining

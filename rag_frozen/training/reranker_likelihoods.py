@@ -22,7 +22,7 @@ from torch import Tensor
 from rag_frozen.models.batching import token_budget_batches
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.training.prompt_task import TrainableReader
-from rag_frozen.training.ranking_data import RankingRow, RankingSource
+from rag_frozen.training.ranking_rows import RankingRow, RankingSource
 from rag_frozen.types import Passage, Question
 
 __all__ = ["judge_sources", "judged_rows", "target_answer"]

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from rag_frozen.errors import InputError
 from rag_frozen.training.processes import ALONE, Share
-from rag_frozen.training.ranking_data import (
+from rag_frozen.training.ranking_losses import labels_of, make_ranking_loss
+from rag_frozen.training.ranking_metrics import first_answer_metrics, rank_of_first_answer
+from rag_frozen.training.ranking_rows import (
     RankingRow,
     RankingSource,
     ValidationList,
     draw_rows,
     written,
 )
-from rag_frozen.training.ranking_losses import labels_of, make_ranking_loss
-from rag_frozen.training.ranking_metrics import first_answer_metrics, rank_of_first_answer
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.sentence_trainer import PairModule, cross_encoder_of
 from rag_frozen.types import Passage

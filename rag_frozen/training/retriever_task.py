@@ -19,14 +19,14 @@ from rag_frozen.errors import InputError
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.retrieval.sentence_form import SentenceForm
 from rag_frozen.training.processes import ALONE, Share
-from rag_frozen.training.ranking_data import (
+from rag_frozen.training.ranking_metrics import first_answer_metrics, rank_of_first_answer
+from rag_frozen.training.ranking_rows import (
     RankingSource,
     ValidationList,
     draw_rows,
     ranking_marks,
     written,
 )
-from rag_frozen.training.ranking_metrics import first_answer_metrics, rank_of_first_answer
 from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.trained_encoder import TrainedEncoder
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rag_frozen.absent_stages import KeepOrder
 from rag_frozen.errors import ArtifactDamagedError, ModelError
 from rag_frozen.models.source import ModelFolder
-from rag_frozen.pipeline import KeepOrder
 from rag_frozen.protocols import Reranker
 from rag_frozen.rerank.cross_encoder import CrossEncoderReranker
 from rag_frozen.rerank.interpolation import interpolate

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag_frozen.absent_stages import NoPacking, NoReader
 from rag_frozen.cli.compare import run_comparison
 from rag_frozen.errors import ArtifactMismatchError, InputError
 from rag_frozen.evaluation.compare import compare_runs, find_run
 from rag_frozen.evaluation.runs import RunOptions, store_run
 from rag_frozen.evaluation.statistics import holm, smallest_difference
-from rag_frozen.pipeline import NoPacking, NoReader
 from rag_frozen.types import Generation
 from tests.evaluation.test_runs import many
 from tests.test_pipeline import Echo, pipeline

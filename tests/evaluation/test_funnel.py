@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from rag_frozen.absent_stages import NoPassages, NoRetrieval
 from rag_frozen.evaluation.funnel import funnel, lost_at, with_losses
 from rag_frozen.evaluation.in_corpus import answers_in_corpus
 from rag_frozen.evaluation.runner import evaluate
 from rag_frozen.evaluation.scoring import ScoredAnswer
-from rag_frozen.pipeline import NoPassages, NoRetrieval
 from rag_frozen.types import Passage
 from tests.evaluation import data
 from tests.test_pipeline import PASSAGES, Store, pipeline

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rag_frozen.absent_stages import NoPassages, NoRetrieval
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.report import render_report, write_report
 from rag_frozen.evaluation.report.figures import Bar, bars
 from rag_frozen.evaluation.report.numbers import answer_length, groups, question_word, recall_curve
 from rag_frozen.evaluation.runner import evaluate
 from rag_frozen.evaluation.runs import store_run
-from rag_frozen.pipeline import NoPassages, NoRetrieval
 from rag_frozen.types import Question
 from tests.evaluation import data
 from tests.test_pipeline import PASSAGES, Store, pipeline

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from rag_frozen.absent_stages import NoPassages, NoRetrieval
 from rag_frozen.errors import InputError
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.evaluation.gold import with_gold_passages
 from rag_frozen.evaluation.relevance import RELEVANCE_VERSIONS
 from rag_frozen.evaluation.runner import evaluate
 from rag_frozen.evaluation.table import footnotes, markdown_report, score_table
-from rag_frozen.pipeline import NoPassages, NoRetrieval
 from rag_frozen.types import Passage, Question
 from tests.evaluation import data
 from tests.test_pipeline import pipeline

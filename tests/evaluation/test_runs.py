@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rag_frozen.absent_stages import KeepOrder, NoPacking, NoReader
 from rag_frozen.artifacts import list_artifacts, load_manifest, verify
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMissingError, InputError
 from rag_frozen.evaluation.examples import Example, ExampleSet
@@ -30,7 +31,7 @@ from rag_frozen.evaluation.stored_runs import (
     stored_scores,
 )
 from rag_frozen.packing.each import PassagePrior
-from rag_frozen.pipeline import KeepOrder, NoPacking, NoReader, Pipeline
+from rag_frozen.pipeline import Pipeline
 from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 from rag_frozen.types import Context, Generation, Hit, Passage, Question

@@ -19,7 +19,7 @@ from rag_frozen.errors import (
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.prompting.heads import DependentHead, StaticHead, load_head, read_record
 from rag_frozen.prompting.loading import load_prompt
-from rag_frozen.training import loop, prompt_training
+from rag_frozen.training import loop, prompt_artifacts, prompt_training
 from rag_frozen.training.prompt_data import load_prompt_rows, load_source
 from rag_frozen.training.prompt_settings import PromptData, PromptTraining, TextTask
 from rag_frozen.training.prompt_start import begin_head, input_encoder
@@ -269,14 +269,14 @@ def test_a_prompt_that_gains_nothing_is_written_but_not_taken_as_good(folder: Pa
 def test_a_reader_that_changes_in_a_training_is_noticed_and_nothing_is_saved(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    kept = prompt_training.prove_head
+    kept = prompt_artifacts.prove_head
 
     def touches(reader: Any, *arguments: Any) -> Any:  # Any: as prove_head
         with torch.no_grad():
             reader.model.head.bias.add_(1e-3)
         return kept(reader, *arguments)
 
-    monkeypatch.setattr(prompt_training, "prove_head", touches)
+    monkeypatch.setattr(prompt_artifacts, "prove_head", touches)
     with pytest.raises(FrozenWeightsChangedError, match="Nothing was saved"):
         train_prompt(settings(folder, steps=1), tmp_path)
     assert not list(tmp_path.rglob("head.safetensors"))

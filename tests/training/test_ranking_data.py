@@ -11,13 +11,8 @@ import pytest
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.recipes.loading import find_recipe, load_recipe
-from rag_frozen.training.ranking_data import (
-    RankingRow,
-    RankingSource,
-    draw_rows,
-    load_ranking_data,
-    ranking_marks,
-)
+from rag_frozen.training.ranking_data import load_ranking_data
+from rag_frozen.training.ranking_rows import RankingRow, RankingSource, draw_rows, ranking_marks
 from rag_frozen.training.ranking_settings import RankingData
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.retriever_settings import RetrieverTraining

@@ -15,7 +15,7 @@ from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_reader import PrefixLMReader
 from rag_frozen.training import reranker_job as job_module
 from rag_frozen.training.job import run_job
-from rag_frozen.training.ranking_data import RankingRow, RankingSource
+from rag_frozen.training.ranking_rows import RankingRow, RankingSource
 from rag_frozen.training.reranker_job import reranker_job
 from rag_frozen.training.reranker_likelihoods import judge_sources, judged_rows
 from rag_frozen.training.reranker_settings import RerankerTraining

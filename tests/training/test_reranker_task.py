@@ -22,12 +22,8 @@ from rag_frozen.rerank.pocket import (
     load_pocket_classifier,
 )
 from rag_frozen.training.job import run_job
-from rag_frozen.training.ranking_data import (
-    RankingRow,
-    RankingSource,
-    ValidationList,
-    load_ranking_data,
-)
+from rag_frozen.training.ranking_data import load_ranking_data
+from rag_frozen.training.ranking_rows import RankingRow, RankingSource, ValidationList
 from rag_frozen.training.reranker_job import reranker_job
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.reranker_task import RerankerTask

@@ -20,7 +20,7 @@ from rag_frozen.models.source import ModelFolder
 from rag_frozen.retrieval.dense_encoders import SentenceEncoder
 from rag_frozen.retrieval.minilm_adapter import begin_encoder
 from rag_frozen.training.job import run_job
-from rag_frozen.training.ranking_data import RankingRow, RankingSource, ValidationList
+from rag_frozen.training.ranking_rows import RankingRow, RankingSource, ValidationList
 from rag_frozen.training.retriever_job import retriever_job
 from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.retriever_task import RetrieverTask

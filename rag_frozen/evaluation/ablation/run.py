@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from rag_frozen.absent_stages import NoPassages
 from rag_frozen.artifacts import (
     atomic_write_text,
     fingerprint,
@@ -46,7 +47,8 @@ from rag_frozen.evaluation.runs import RunOptions, read_run, run_folder, store_r
 from rag_frozen.evaluation.scoring import KnownAnswers
 from rag_frozen.evaluation.stream import open_stream
 from rag_frozen.packing.packer import GreedyPacker
-from rag_frozen.pipeline import NoPassages, Pipeline, as_questions
+from rag_frozen.pipeline import Pipeline
+from rag_frozen.questions import as_questions
 from rag_frozen.reader.confidence import calibrated
 from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.pipeline import PipelineRecipe

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from rag_frozen.absent_stages import KeepOrder, NoRetrieval
 from rag_frozen.artifacts import atomic_write_text, file_sha256, fingerprint
 from rag_frozen.build import fuse_by
 from rag_frozen.evaluation.ablation.grid import PACKED, Cell
@@ -28,7 +29,7 @@ from rag_frozen.evaluation.ablation.passes import (
 )
 from rag_frozen.evaluation.identity import code_version, questions_digest
 from rag_frozen.evaluation.stream import RunStream, open_stream
-from rag_frozen.pipeline import KeepOrder, NoRetrieval, Pipeline
+from rag_frozen.pipeline import Pipeline
 from rag_frozen.protocols import Reranker, Retriever
 from rag_frozen.recipes.pipeline import Fusion, NoReranker, PipelineRecipe
 from rag_frozen.retrieval.fusion import FusionRetriever

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rag_frozen.absent_stages import KeepOrder, NoPacking, NoReader, NoRetrieval
 from rag_frozen.artifacts import write_artifact
 from rag_frozen.build import as_read
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
-from rag_frozen.pipeline import KeepOrder, NoPacking, NoReader, NoRetrieval, Pipeline
+from rag_frozen.pipeline import Pipeline
 from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.recipes.pipeline import CrossEncoder, Fusion, PipelineRecipe, SoftPromptSettings
