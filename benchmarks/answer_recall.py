@@ -13,14 +13,9 @@ from rag_frozen.evaluation.datasets import read_examples
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.evaluation.runner import DEPTHS
 from rag_frozen.evaluation.statistics import bootstrap_interval
-from rag_frozen.indexing.build import (
-    BuiltIndex,
-    index_parts,
-    make_encoder,
-    open_bm25,
-    open_dense,
-    open_store,
-)
+from rag_frozen.indexing.encoders import make_encoder
+from rag_frozen.indexing.opening import open_bm25, open_dense, open_store
+from rag_frozen.indexing.parts import BuiltIndex, index_parts
 from rag_frozen.protocols import PassageStore
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import load_recipe

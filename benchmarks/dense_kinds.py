@@ -33,9 +33,9 @@ from pydantic import TypeAdapter
 
 from rag_frozen.artifacts import find_artifact, load_manifest
 from rag_frozen.corpus import open_corpus
-from rag_frozen.indexing.build import make_encoder
 from rag_frozen.indexing.dense import build_search, is_dense_file, open_search
 from rag_frozen.indexing.dense_sizes import dense_sizes
+from rag_frozen.indexing.encoders import make_encoder
 from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.recipes.index import DenseSettings, EncoderSettings, TuningSettings
 from rag_frozen.retrieval.dense_tuning import Neighbours, exact_neighbours, recall

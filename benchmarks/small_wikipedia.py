@@ -35,7 +35,7 @@ from rag_frozen.evaluation.datasets import read_examples
 from rag_frozen.evaluation.examples import Example
 from rag_frozen.evaluation.metrics import has_answer
 from rag_frozen.evaluation.statistics import bootstrap_interval
-from rag_frozen.indexing.build import make_encoder
+from rag_frozen.indexing.encoders import make_encoder
 from rag_frozen.recipes.index import EncoderSettings
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_vectors import StoredVectors

@@ -9,16 +9,10 @@ from typing import Literal
 
 from rag_frozen.absent_stages import KeepOrder, NoPacking, NoPassages, NoReader, NoRetrieval
 from rag_frozen.errors import RecipeError
-from rag_frozen.indexing.build import (
-    BuiltIndex,
-    Report,
-    index_parts,
-    make_encoder,
-    open_bm25,
-    open_dense,
-    open_store,
-)
 from rag_frozen.indexing.build import build_index as build_index_recipe
+from rag_frozen.indexing.encoders import make_encoder
+from rag_frozen.indexing.opening import open_bm25, open_dense, open_store
+from rag_frozen.indexing.parts import BuiltIndex, Report, index_parts
 from rag_frozen.models.source import resolve_model
 from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.normalization import normalize_answer

@@ -17,7 +17,7 @@ from rag_frozen.types import Answer, Evidence, ReadAlone
 if TYPE_CHECKING:
     from rag_frozen.corpus.build import CorpusArtifact
     from rag_frozen.evaluation.runner import EvalResult
-    from rag_frozen.indexing.build import BuiltIndex
+    from rag_frozen.indexing.parts import BuiltIndex
     from rag_frozen.indexing.plan import IndexPlan
 
 __all__ = [

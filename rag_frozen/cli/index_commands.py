@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +62,9 @@ def index_verify(
     from rag_frozen.artifacts import verify
     from rag_frozen.cli.display import built_json
     from rag_frozen.cli.progress import stages
-    from rag_frozen.indexing.build import check_agreement, index_parts
+    from rag_frozen.indexing.bm25 import segments_advice
+    from rag_frozen.indexing.opening import check_agreement
+    from rag_frozen.indexing.parts import index_parts
     from rag_frozen.recipes.index import IndexRecipe
     from rag_frozen.recipes.loading import load_recipe
 
@@ -78,6 +80,8 @@ def index_verify(
     for part in built.parts:
         of = "" if part.segments is None else f" in {part.segments:,} segment(s)"
         print(f"{part.role}: {part.n_passages:,} passages{of}, whole and unchanged: {part.folder}")
+        if advice := segments_advice(settings.bm25, part.segments):
+            print(advice)
 
 
 @index_app.command("plan", epilog=EXIT_CODES)
@@ -125,7 +129,7 @@ def index_add(
     """
     from rag_frozen.corpus import read_passages
 
-    added = list(read_passages([str(file) for file in files], strict=True))
+    added = read_passages([str(file) for file in files], strict=True)
     _change(recipe, root, overrides, as_json, add=added, replace=replace)
 
 
@@ -156,25 +160,21 @@ def _change(
     overrides: list[str] | None,
     as_json: bool,
     *,
-    add: Sequence[Passage] = (),
+    add: Iterable[Passage] = (),
     delete: Sequence[str] = (),
     replace: bool = False,
 ) -> None:
     from rag_frozen.cli.display import built_json, print_built
     from rag_frozen.cli.progress import stages
-    from rag_frozen.corpus import open_corpus
-    from rag_frozen.indexing.build import index_parts
     from rag_frozen.indexing.changes import change_index
     from rag_frozen.recipes.index import IndexRecipe
     from rag_frozen.recipes.loading import load_recipe
 
     settings = load_recipe(recipe, IndexRecipe, folder="indexes", overrides=overrides or ())
-    if replace:
-        store = open_corpus(index_parts(settings, root=root).part("corpus").folder)
-        ids = [passage.id for passage in add]
-        delete = [one for one, held in zip(ids, store.holds(ids), strict=True) if held]
     with stages() as report:
-        built = change_index(settings, add=add, delete=delete, root=root, report=report)
+        built = change_index(
+            settings, add=add, delete=delete, replace=replace, root=root, report=report
+        )
     if as_json:
         print(json.dumps(built_json(built)))
     else:

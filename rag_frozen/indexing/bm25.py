@@ -1,43 +1,24 @@
 """The BM25 part of an index: tantivy's, Lucene's, or a Lucene index that is there already.
 
-Chooses the engine by the recipe's kind. A Lucene index from elsewhere becomes an artifact that
-holds where it lies and what it is, once its ids were found to be the corpus' own.
+Chooses the engine by the recipe's kind.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rag_frozen.artifacts import (
-    Manifest,
-    artifact_folder,
-    atomic_write_text,
-    fingerprint,
-    load_manifest,
-    write_artifact,
-)
-from rag_frozen.corpus import ArrowPassageStore, CorpusArtifact, ReadReport, open_corpus
-from rag_frozen.corpus.store_writing import write_store
-from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, ArtifactMissingError
-from rag_frozen.recipes.index import (
-    Bm25Settings,
-    LuceneBm25,
-    LuceneCorpus,
-    LuceneIndex,
-    TantivyBm25,
-)
+from rag_frozen.artifacts import Manifest
+from rag_frozen.corpus import ArrowPassageStore, open_corpus
+from rag_frozen.errors import ArtifactDamagedError
+from rag_frozen.indexing.adopted_lucene import adopt, check_ids, lucene_folder, place_of
+from rag_frozen.recipes.index import Bm25Settings, LuceneBm25, LuceneIndex, TantivyBm25
 from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.lucene_build import build_lucene
-from rag_frozen.retrieval.tantivy_segments import plan_segments
+from rag_frozen.retrieval.tantivy_segments import MOST_HEAP_MB, plan_segments
 from rag_frozen.types import Passage
-
-if TYPE_CHECKING:
-    from rag_frozen.retrieval.lucene_contents import LucenePassages
 
 __all__ = [
     "Bm25Retriever",
@@ -45,17 +26,16 @@ __all__ = [
     "bm25_inputs",
     "build_bm25",
     "build_engine",
-    "corpus_from_lucene",
     "count_segments",
     "open_bm25_engine",
     "recount",
+    "segments_advice",
 ]
 
 Bm25Retriever = TantivyRetriever | LuceneRetriever
 
 _RESOURCES = {"threads", "heap_mb"}
 """Settings that change how fast, never what. Where a Lucene index lies is not what it is either."""
-_PLACE = "lucene.json"
 
 
 def bm25_identity(settings: Bm25Settings) -> dict[str, Any]:  # Any: JSON values
@@ -75,7 +55,7 @@ def bm25_inputs(settings: Bm25Settings, corpus: str, *, fetch: bool = False) -> 
     if isinstance(settings, LuceneIndex):
         from rag_frozen.retrieval.lucene_ids import index_digest
 
-        inputs["lucene"] = index_digest(_lucene_folder(settings, fetch=fetch))
+        inputs["lucene"] = index_digest(lucene_folder(settings, fetch=fetch))
     return inputs
 
 
@@ -104,7 +84,7 @@ def build_bm25(
     """
     passages = (passage for batch in store.iter_passages() for passage in batch)
     if isinstance(settings, LuceneIndex):
-        return _adopt(settings, folder, store, corpus)
+        return adopt(settings, folder, store, corpus)
     counted = build_engine(
         settings,
         folder / "bm25",
@@ -168,8 +148,28 @@ def count_segments(settings: Bm25Settings, folder: Path) -> int:
         case LuceneBm25():
             return LuceneRetriever(folder, heap_mb=settings.heap_mb).segments
         case LuceneIndex():
-            place = _lucene_folder(settings, fetch=False)
+            place = lucene_folder(settings, fetch=False)
             return LuceneRetriever(place, heap_mb=settings.heap_mb).segments
+
+
+def segments_advice(settings: Bm25Settings | None, segments: int | None) -> str | None:
+    """What to do about a tantivy index of several segments; None where there is nothing to do.
+
+    >>> segments_advice(TantivyBm25(kind="tantivy"), 1)
+    >>> advice = segments_advice(TantivyBm25(kind="tantivy"), 3)
+    >>> "searched as 3 segments" in advice, "--set bm25.heap_mb=2048" in advice
+    (True, True)
+    """
+    if not isinstance(settings, TantivyBm25) or segments is None or segments < 2:
+        return None
+    more = min(MOST_HEAP_MB, 4 * settings.heap_mb)
+    return (
+        f"The BM25 index is searched as {segments:,} segments, one after the other. A build leaves "
+        "several where its words take more memory than was planned for prose, or beyond 80 million "
+        "passages: for one segment remove the index' folder and build it again with --set "
+        f"bm25.heap_mb={more}. Passages that were added stand in segments of their own, of which "
+        "eight of like size are merged as they come."
+    )
 
 
 def open_bm25_engine(
@@ -196,7 +196,7 @@ def open_bm25_engine(
     words = recorded["stop_words"]
     place = folder
     if recorded["kind"] == "lucene-index":
-        place = _place_of(folder, manifest, settings)
+        place = place_of(folder, manifest, settings if isinstance(settings, LuceneIndex) else None)
     return LuceneRetriever(
         place,
         k1=float(recorded["k1"]),
@@ -224,104 +224,4 @@ def recount(engine: Bm25Retriever, folder: Path, *, corpus: Path) -> None:
         )
     if isinstance(engine, LuceneRetriever):
         engine.check_files()
-        _check_ids(engine, folder, store, corpus)
-
-
-def corpus_from_lucene(
-    settings: LuceneCorpus,
-    root: Path | None,
-    *,
-    name: str,
-    progress: Callable[[int, int | None], None],
-) -> CorpusArtifact:
-    """Write the passages that a Lucene index stores as ``<root>/corpora/<name>/<fingerprint>/``.
-
-    Raises:
-        ArtifactMismatchError: when the index stores no contents.
-        ArtifactMissingError: when the index is not there and cannot be fetched.
-    """
-    from rag_frozen.retrieval.lucene_contents import LucenePassages
-    from rag_frozen.retrieval.lucene_ids import index_digest
-
-    place = _lucene_folder(settings, fetch=True)
-    recipe, inputs = {"kind": settings.kind}, {"lucene": index_digest(place)}
-    mark = fingerprint(recipe, inputs)
-    target = artifact_folder(root, "corpus", name=name, fingerprint=mark)
-    with suppress(ArtifactMissingError):
-        return CorpusArtifact(target, load_manifest(target, kind="corpus"), ReadReport(), True)
-    stored = LucenePassages(place, heap_mb=settings.heap_mb)
-    with write_artifact(target, kind="corpus", name=name, recipe=recipe, inputs=inputs) as draft:
-        summary = write_store(draft.folder, _told(stored, progress))
-        draft.counts["passages"] = summary.n_passages
-        draft.digests["ids"] = summary.ids_digest
-        draft.digests["content"] = summary.content_digest
-    progress(summary.n_passages, summary.n_passages)
-    assert draft.manifest is not None
-    return CorpusArtifact(draft.target, draft.manifest, ReadReport(), draft.reused)
-
-
-def _told(stored: LucenePassages, progress: Callable[[int, int | None], None]) -> Iterator[Passage]:
-    done = 0
-    for batch in stored.iter_passages():
-        yield from batch
-        done += len(batch)
-        progress(done, len(stored))
-
-
-def _lucene_folder(settings: LuceneIndex | LuceneCorpus, *, fetch: bool) -> Path:
-    if settings.prebuilt is None:
-        assert settings.path is not None
-        return settings.path
-    from rag_frozen.retrieval.lucene_prebuilt import prebuilt_folder
-
-    return prebuilt_folder(settings.prebuilt, fetch=fetch, heap_mb=settings.heap_mb)
-
-
-def _adopt(
-    settings: LuceneIndex, folder: Path, store: ArrowPassageStore, corpus: Path
-) -> tuple[int, str]:
-    """Check a Lucene index from elsewhere against the corpus, and note where it lies."""
-    place = _lucene_folder(settings, fetch=False)
-    engine = LuceneRetriever(
-        place,
-        stemmer=settings.stemmer,
-        stop_words=settings.stop_words,
-        heap_mb=settings.heap_mb,
-    )
-    _check_ids(engine, place, store, corpus)
-    atomic_write_text(folder / _PLACE, json.dumps({"folder": str(place.resolve())}) + "\n")
-    return len(store), load_manifest(corpus, kind="corpus").digests["ids"]
-
-
-def _check_ids(
-    engine: LuceneRetriever, folder: Path, store: ArrowPassageStore, corpus: Path
-) -> None:
-    from rag_frozen.retrieval.lucene_ids import check_same_ids
-
-    check_same_ids(
-        engine.ids,
-        lambda: ([passage.id for passage in batch] for batch in store.iter_passages()),
-        folder=folder,
-        corpus_folder=corpus,
-    )
-
-
-def _place_of(folder: Path, manifest: Manifest, settings: Bm25Settings | None) -> Path:
-    from rag_frozen.retrieval.lucene_ids import index_digest
-
-    if isinstance(settings, LuceneIndex):
-        place = _lucene_folder(settings, fetch=False)
-    else:
-        try:
-            place = Path(json.loads((folder / _PLACE).read_text(encoding="utf-8"))["folder"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ArtifactDamagedError(
-                f"{folder / _PLACE} cannot be read: {error}. Remove {folder} and build it again "
-                "with: rag-frozen index build RECIPE"
-            ) from error
-    if index_digest(place) != manifest.inputs.get("lucene"):
-        raise ArtifactMismatchError(
-            f"The Lucene index in {place} was changed since it was compared with the corpus. "
-            "Compare it again with: rag-frozen index build RECIPE"
-        )
-    return place
+        check_ids(engine, folder, store, corpus)

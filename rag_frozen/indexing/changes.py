@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from rag_frozen.artifacts import (
@@ -24,58 +26,67 @@ from rag_frozen.artifacts import (
     mark_current,
     name_folder,
     storage_errors,
+    temporary_folder,
     write_artifact,
 )
 from rag_frozen.corpus import ArrowPassageStore, open_corpus
-from rag_frozen.corpus.store_writing import write_changed_store
+from rag_frozen.corpus.ids import SeenIds
+from rag_frozen.corpus.store_writing import write_changed_store, write_store
 from rag_frozen.errors import InputError, RecipeError
+from rag_frozen.indexing import encoders
 from rag_frozen.indexing.bm25 import count_segments
-from rag_frozen.indexing.build import (
-    BuiltIndex,
-    BuiltPart,
-    Report,
-    build_bm25_part,
-    finished_part,
-    found_part,
-    index_parts,
-    make_encoder,
-)
+from rag_frozen.indexing.build import build_bm25_part
 from rag_frozen.indexing.dense import (
     build_search,
     is_dense_file,
     recorded_settings,
     resolve_dense,
 )
+from rag_frozen.indexing.parts import (
+    BuiltIndex,
+    BuiltPart,
+    Report,
+    finished_part,
+    found_part,
+    index_parts,
+)
 from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.recipes.index import IndexRecipe, LuceneCorpus, LuceneIndex, TantivyBm25
 from rag_frozen.retrieval.bm25_tantivy import change_tantivy
 from rag_frozen.retrieval.dense_faiss import INDEX_NAME, UNFINISHED_NAME
-from rag_frozen.retrieval.dense_vectors import IDS_NAME, encode_shards, is_vector_file
+from rag_frozen.retrieval.dense_shards import encode_shards
+from rag_frozen.retrieval.dense_vectors import IDS_NAME, is_vector_file
 from rag_frozen.retrieval.passage_ids import PassageIds, write_changed_ids
 from rag_frozen.types import Passage
 
 __all__ = ["change_index"]
 
 _NAMED_AT_MOST = 5
+_BATCH = 4_096
+"""Added passages that are looked at together."""
 
 
 def change_index(
     recipe: IndexRecipe,
     *,
-    add: Sequence[Passage] = (),
+    add: Iterable[Passage] = (),
     delete: Sequence[str] = (),
+    replace: bool = False,
     root: Path | None = None,
     report: Report = lambda *_: None,
 ) -> BuiltIndex:
     """Change the built corpus of a recipe and every index over it.
 
     An id that is deleted and added in one change is replaced. A change that was stopped is
-    continued by the same call; an equal one that is finished is found again.
+    continued by the same call; an equal one that is finished is found again. Added passages are
+    read once, into a file beside the corpus; memory holds a batch of them, or one shard while
+    they are encoded.
 
     Args:
         recipe: of the index, which must be built.
         add: passages whose ids are new, or deleted here; they come last.
         delete: ids of passages.
+        replace: added passages whose ids are there take the place of those.
         root: artifacts' folder.
         report: is told the progress.
 
@@ -96,45 +107,84 @@ def change_index(
         )
     built = index_parts(recipe, root=root)
     store = open_corpus(built.part("corpus").folder)
-    _check(store, add, delete)
-    mark_current(built.part("corpus").folder, before_others=True)
-    corpus = _corpus(recipe, built.part("corpus"), add, delete, root)
-    parts = [corpus]
-    for part in built.parts[1:]:
-        change = _bm25 if part.role == "bm25" else _dense
-        parts.append(change(recipe, part, corpus, add, delete, root, report))
+    home = name_folder(root, "corpus", name=recipe.name)
+    with storage_errors(home), temporary_folder(home) as work:
+        change = _gathered(store, add, delete, replace, work)
+        mark_current(built.part("corpus").folder, before_others=True)
+        corpus = _corpus(recipe, built.part("corpus"), change, root)
+        parts = [corpus]
+        for part in built.parts[1:]:
+            make = _bm25 if part.role == "bm25" else _dense
+            parts.append(make(recipe, part, corpus, change, root, report))
     mark_current(corpus.folder)
-    return BuiltIndex(recipe.name, tuple(parts))
+    return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
 
-def _check(store: ArrowPassageStore, add: Sequence[Passage], delete: Sequence[str]) -> None:
-    if not add and not delete:
-        raise InputError("Nothing is to be added or deleted. Name passages or ids.")
-    store.rows_of(delete)
-    gone = set(delete)
-    ids = [passage.id for passage in add]
-    if len(set(ids)) < len(ids):
-        twice = sorted({one for one in ids if ids.count(one) > 1})
-        raise InputError(f"Ids come twice among the added passages: {_named(twice)}.")
-    there = [one for one, held in zip(ids, store.holds(ids), strict=True) if held]
-    if taken := [one for one in there if one not in gone]:
-        raise InputError(
-            f"The corpus holds passages of these ids already: {_named(taken)}. To replace them, "
-            "say so: rag-frozen index add RECIPE FILE --replace"
-        )
-    if empty := [passage.id for passage in add if not passage.text.strip()]:
-        raise InputError(f"Passages without text cannot be found: {_named(empty)}.")
-    if len(store) - len(gone) + len(add) == 0:
-        raise InputError("Nothing would be left of the corpus. Remove its folder instead.")
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What is added, as a store of its own where anything is, and the ids that are deleted."""
+
+    added: ArrowPassageStore | None
+    deleted: tuple[str, ...]
+
+    @property
+    def n_added(self) -> int:
+        return 0 if self.added is None else len(self.added)
+
+    def passages(self) -> Iterator[Passage]:
+        if self.added is not None:
+            for batch in self.added.iter_passages(_BATCH):
+                yield from batch
+
+    def ids(self) -> Iterator[str]:
+        if self.added is not None:
+            for batch in self.added.iter_ids():
+                yield from batch
 
 
-def _corpus(
-    recipe: IndexRecipe,
-    base: BuiltPart,
-    add: Sequence[Passage],
+def _gathered(
+    store: ArrowPassageStore,
+    add: Iterable[Passage],
     delete: Sequence[str],
-    root: Path | None,
-) -> BuiltPart:
+    replace: bool,
+    work: Path,
+) -> _Change:
+    """Check a change while its passages are written into ``work``."""
+    store.rows_of(delete)
+    deleted = dict.fromkeys(delete)
+    summary = write_store(work, _checked(store, add, deleted, replace))
+    if not summary.n_passages and not deleted:
+        raise InputError("Nothing is to be added or deleted. Name passages or ids.")
+    if len(store) - len(deleted) + summary.n_passages == 0:
+        raise InputError("Nothing would be left of the corpus. Remove its folder instead.")
+    added = ArrowPassageStore(work) if summary.n_passages else None
+    return _Change(added, tuple(deleted))
+
+
+def _checked(
+    store: ArrowPassageStore, add: Iterable[Passage], deleted: dict[str, None], replace: bool
+) -> Iterator[Passage]:
+    """The added passages; with ``replace`` those that are there go into ``deleted``."""
+    seen = SeenIds()
+    stream = iter(add)
+    while batch := list(islice(stream, _BATCH)):
+        ids = [passage.id for passage in batch]
+        if twice := [one for one, new in zip(ids, seen.add(ids), strict=True) if not new]:
+            raise InputError(f"Ids come twice among the added passages: {_named(twice)}.")
+        there = [one for one, held in zip(ids, store.holds(ids), strict=True) if held]
+        if replace:
+            deleted.update(dict.fromkeys(there))
+        elif taken := [one for one in there if one not in deleted]:
+            raise InputError(
+                f"The corpus holds passages of these ids already: {_named(taken)}. To replace "
+                "them, say so: rag-frozen index add RECIPE FILE --replace"
+            )
+        if empty := [passage.id for passage in batch if not passage.text.strip()]:
+            raise InputError(f"Passages without text cannot be found: {_named(empty)}.")
+        yield from batch
+
+
+def _corpus(recipe: IndexRecipe, base: BuiltPart, change: _Change, root: Path | None) -> BuiltPart:
     began = time.perf_counter()
     before = load_manifest(base.folder, kind="corpus")
     home = name_folder(root, "corpus", name=recipe.name)
@@ -144,13 +194,16 @@ def _corpus(
         summary = write_changed_store(
             draft.folder,
             base.folder,
-            added=add,
-            deleted=delete,
+            added=change.passages(),
+            deleted=change.deleted,
             base_content=before.digests["content"],
         )
         for name in _others(before):
             link_or_copy(base.folder / name, draft / name)
-        note = f"{len(add):,} passages added to and {len(delete):,} deleted from {base.folder.name}"
+        note = (
+            f"{change.n_added:,} passages added to and {len(change.deleted):,} deleted from "
+            f"{base.folder.name}"
+        )
         atomic_write_text(draft / "changes.txt", _history(base.folder) + note + "\n")
         draft.inputs["content"] = summary.content_digest
         draft.counts.update(before.counts)
@@ -174,8 +227,7 @@ def _bm25(
     recipe: IndexRecipe,
     base: BuiltPart,
     corpus: BuiltPart,
-    add: Sequence[Passage],
-    delete: Sequence[str],
+    change: _Change,
     root: Path | None,
     report: Report,
 ) -> BuiltPart:
@@ -194,8 +246,8 @@ def _bm25(
         count, ids = change_tantivy(
             draft.folder,
             base.folder,
-            added=add,
-            deleted=delete,
+            added=change.passages(),
+            deleted=change.deleted,
             stemming=bool(before.recipe["stemming"]),
             stop_words=bool(before.recipe["stop_words"]),
             heap_mb=recipe.bm25.heap_mb,
@@ -203,7 +255,7 @@ def _bm25(
         draft.counts["passages"] = count
         draft.digests["ids"] = ids
         draft.measures["segments"] = count_segments(recipe.bm25, draft.folder)
-    report("bm25 index", len(add), len(add))
+    report("bm25 index", change.n_added, change.n_added)
     return found_part(target, "bm25", time.perf_counter() - began)
 
 
@@ -211,8 +263,7 @@ def _dense(
     recipe: IndexRecipe,
     base: BuiltPart,
     corpus: BuiltPart,
-    add: Sequence[Passage],
-    delete: Sequence[str],
+    change: _Change,
     root: Path | None,
     report: Report,
 ) -> BuiltPart:
@@ -221,7 +272,7 @@ def _dense(
     settings = resolve_dense(recipe.dense, corpus.n_passages)
     same_kind = settings == recorded_settings(base.folder)  # auto chooses by size
     chosen = settings.model_dump(mode="json")
-    encoder = make_encoder(recipe.dense.encoder)
+    encoder = encoders.make_encoder(recipe.dense.encoder)
     inputs = {"corpus": corpus.fingerprint, "encoder": encoder.digest}
     mark = fingerprint(chosen, inputs)
     target = artifact_folder(root, "index", name=before.name, fingerprint=mark)
@@ -236,20 +287,20 @@ def _dense(
             link_or_copy(base.folder / name, shards / name)
         if same_kind and INDEX_NAME in before.files and not (shards / INDEX_NAME).exists():
             link_or_copy(base.folder / INDEX_NAME, shards / UNFINISHED_NAME)
-        if add:
+        if change.n_added:
             encode_shards(
                 shards,
-                add,
+                change.passages(),
                 encoder,
-                n_passages=len(add),
+                n_passages=change.n_added,
                 shard_size=settings.shard_size,
                 first=len(old),
                 dtype=settings.vectors,
-                progress=lambda done: report("dense index", done, len(add)),
+                progress=lambda done: report("dense index", done, change.n_added),
             )
         ids = PassageIds(base.folder / IDS_NAME)
         counted = write_changed_ids(
-            shards, ids, added=[p.id for p in add], deleted=delete, name=IDS_NAME
+            shards, ids, added=change.ids(), deleted=change.deleted, name=IDS_NAME
         )
         store = open_corpus(corpus.folder)
         measures = build_search(

@@ -30,6 +30,7 @@ from rag_frozen.recipes.index import (
 )
 from rag_frozen.retrieval.dense_encoders import Vectors
 from rag_frozen.retrieval.dense_faiss import INDEX_NAME
+from rag_frozen.retrieval.dense_parts import PartMaker
 from rag_frozen.retrieval.dense_search import TunableSearch, VectorSearch
 from rag_frozen.retrieval.dense_vectors import IDS_NAME, StoredVectors, is_vector_file
 from rag_frozen.retrieval.passage_ids import DELETED_NAME
@@ -96,6 +97,7 @@ def build_search(
     *,
     queries: Callable[[TuningSettings], Vectors],
     progress: Callable[[int], None] = lambda done: None,
+    elsewhere: PartMaker | None = None,
 ) -> dict[str, float]:
     """Write what an engine needs beside the vectors of ``folder``, and tune it.
 
@@ -104,6 +106,8 @@ def build_search(
         folder: holds all vectors; a build that was stopped in it goes on.
         queries: encodes the queries on which recall is measured, ``[q, d]``; called by tuned kinds.
         progress: is told the number of vectors added.
+        elsewhere: codes parts of the vectors in place of this process, for the kinds whose parts
+            can be merged: all that code vectors but HNSW.
 
     Returns:
         For the manifest: tuned parameters by name, ``recall`` and ``tuning_queries``; the
@@ -122,12 +126,19 @@ def build_search(
         case ScalarFp16Dense():
             from rag_frozen.retrieval.dense_scalar import build_scalar
 
-            build_scalar(folder, vectors, bits=16, progress=progress)
+            build_scalar(folder, vectors, bits=16, progress=progress, elsewhere=elsewhere)
             return {}
         case ScalarInt8Dense():
             from rag_frozen.retrieval.dense_scalar import Int8Search, build_scalar
 
-            build_scalar(folder, vectors, bits=8, seed=settings.seed, progress=progress)
+            build_scalar(
+                folder,
+                vectors,
+                bits=8,
+                seed=settings.seed,
+                progress=progress,
+                elsewhere=elsewhere,
+            )
             return _tuned(Int8Search(folder, vectors, refine=1), vectors, queries, settings)
         case IvfPqDense():
             from rag_frozen.retrieval.dense_ivf import IvfSearch, build_ivf
@@ -139,6 +150,7 @@ def build_search(
                 subvector=settings.subvector,
                 seed=settings.seed,
                 progress=progress,
+                elsewhere=elsewhere,
             )
             return _tuned(IvfSearch(folder, vectors), vectors, queries, settings)
         case HnswDense():

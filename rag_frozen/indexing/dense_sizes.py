@@ -13,6 +13,7 @@ from rag_frozen.recipes.index import (
     ScalarInt8Dense,
     TorchDense,
 )
+from rag_frozen.retrieval.dense_parts import PART_SIZE
 
 __all__ = ["DenseSizes", "dense_sizes"]
 
@@ -45,10 +46,12 @@ def dense_sizes(settings: ConcreteDense, n: int, width: int, *, id_bytes: int = 
             return DenseSizes(base, 0, base, 0)
         case ScalarFp16Dense():
             codes = 2 * n * width
-            return DenseSizes(base + codes, 0, codes + n * id_bytes, codes)
+            building = codes + 2 * min(n, PART_SIZE) * width
+            return DenseSizes(base + codes, 0, codes + n * id_bytes, building)
         case ScalarInt8Dense():
             codes = n * width
-            return DenseSizes(base + codes, 0, base + codes, codes)
+            building = codes + min(n, PART_SIZE) * width
+            return DenseSizes(base + codes, 0, base + codes, building)
         case IvfPqDense():
             from rag_frozen.retrieval.dense_ivf import POINTS_A_LIST, default_lists
 

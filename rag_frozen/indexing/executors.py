@@ -1,7 +1,7 @@
 """Who builds an index: this machine, or the cluster that a recipe names.
 
-Knows the recipe's settings and what is made elsewhere: shards of vectors. Where they are made
-changes no artifact's fingerprint.
+Knows the recipe's settings and what is made elsewhere: shards of vectors, and parts of a search
+over them. Where they are made changes no artifact's fingerprint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -21,15 +21,11 @@ from rag_frozen.errors import ArtifactMismatchError, InputError, StorageError
 from rag_frozen.indexing.executors_ray import RayCluster
 from rag_frozen.recipes.index import EncoderSettings, ExecutorSettings, LocalExecutor
 from rag_frozen.retrieval.dense_encoders import Encoder, Vectors
-from rag_frozen.retrieval.dense_vectors import (
-    MissingShard,
-    ShardMaker,
-    VectorType,
-    encode_passages,
-    write_shard,
-)
+from rag_frozen.retrieval.dense_parts import MissingPart, PartMaker, is_part_file, write_part
+from rag_frozen.retrieval.dense_shards import MissingShard, ShardMaker, encode_passages, write_shard
+from rag_frozen.retrieval.dense_vectors import VectorType
 
-__all__ = ["MakeEncoder", "open_executor", "refuse_address", "shards_on"]
+__all__ = ["MakeEncoder", "open_executor", "parts_on", "refuse_address", "shards_on"]
 
 _ADDRESS = re.compile(r"(^|/)[a-z][a-z0-9+.-]+:/")  # what a path makes of s3://…
 MakeEncoder = Callable[[EncoderSettings], Encoder]
@@ -107,6 +103,42 @@ def shards_on(
     return made
 
 
+def parts_on(executor: Executor, folder: Path) -> PartMaker:
+    """Return what codes parts of a folder's vectors on an executor, one a task.
+
+    A part whose worker does not see ``folder`` is coded here: what it is made of is as large as
+    the vectors.
+
+    Args:
+        executor: runs the tasks.
+        folder: of the vectors and the trained index.
+
+    Raises:
+        StorageError: while parts are made, when one that a machine wrote does not appear here.
+    """
+
+    def made(parts: Iterable[MissingPart]) -> Iterator[MissingPart]:
+        with _marked(folder) as mark:
+            absolute = [replace(part, folder=Path(os.path.abspath(folder))) for part in parts]
+            there = executor.map(partial(_make_part, mark=mark), absolute)
+            for part, seen in zip(absolute, there, strict=True):
+                if not seen:
+                    write_part(part)
+                _await(part.path)
+                yield part
+
+    return made
+
+
+def _make_part(part: MissingPart, mark: Path) -> bool:
+    """What a worker does; False where it does not see the folder."""
+    if not mark.exists():
+        return False
+    if not part.path.exists():  # there when a worker died after writing it
+        write_part(part, attempt=f".{uuid.uuid4().hex}")
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     make: MakeEncoder
@@ -143,8 +175,9 @@ def _encoder(make: MakeEncoder, settings: EncoderSettings) -> Encoder:
 @contextmanager
 def _marked(folder: Path) -> Iterator[Path]:
     """A file of a name that nobody else can have: who sees it sees the folder."""
-    for left in folder.glob("vectors-*.partial"):  # of workers that were killed
-        left.unlink(missing_ok=True)
+    for left in folder.glob("*.partial"):  # of workers that were killed
+        if left.name.startswith("vectors-") or is_part_file(left):
+            left.unlink(missing_ok=True)
     mark = Path(os.path.abspath(folder)) / f".shared-{uuid.uuid4().hex}"
     mark.touch()
     try:

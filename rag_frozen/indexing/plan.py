@@ -13,8 +13,8 @@ import numpy as np
 
 from rag_frozen.artifacts import artifact_root
 from rag_frozen.corpus.store_writing import write_store
+from rag_frozen.indexing import encoders
 from rag_frozen.indexing.bm25 import build_engine
-from rag_frozen.indexing.build import make_encoder
 from rag_frozen.indexing.dense import resolve_dense
 from rag_frozen.indexing.dense_times import measured_flops
 from rag_frozen.indexing.fitting import KindFit, free_disk, kinds_that_fit, machine_memory
@@ -39,7 +39,7 @@ _ID_BYTES = 48
 """Of memory a passage while the table of ids is sorted: hash, row, their order and copies."""
 _ID_TEXT = 70
 """Of memory a passage for its id while vectors are encoded: a Python string and its place."""
-_MERGE = 0.12
+_MERGE = 0.14
 """Of tantivy's time to index, that of merging eight parts into one, measured."""
 _HEAPS = 0.6
 """The power of a text's length with which its vocabulary grows (Heaps' law), for English."""
@@ -117,7 +117,7 @@ def plan_index(
     chosen = None
     if recipe.dense is not None:
         settings = resolve_dense(recipe.dense, n)
-        encoder = make_encoder(recipe.dense.encoder)
+        encoder = encoders.make_encoder(recipe.dense.encoder)
         chosen = settings.kind
         kinds = kinds_that_fit(
             settings, n, encoder.width, free=free, memory=memory, flops=measured_flops()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from rag_frozen.corpus.mediawiki.reader import suitable_processes
+from rag_frozen.corpus.mediawiki.blocks import suitable_processes
 from rag_frozen.corpus.mediawiki.stream import expand_dumps
 from rag_frozen.corpus.parallel import usable_cores
 from rag_frozen.corpus.readers import expand_sources, read_passages

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rag_frozen.recipes.corpora import DiskPath, FolderCorpus, HubCorpus, MediaWikiCorpus, Place
-from rag_frozen.retrieval.tantivy_segments import DEFAULT_HEAP_MB
+from rag_frozen.retrieval.tantivy_segments import DEFAULT_HEAP_MB, MOST_HEAP_MB
 
 __all__ = [
     "AutoDense",
@@ -97,7 +97,7 @@ class TantivyBm25(_Frozen):
     kind: Literal["tantivy"]
     stemming: bool = True
     stop_words: bool = False
-    heap_mb: int = Field(DEFAULT_HEAP_MB, ge=16, le=4095)
+    heap_mb: int = Field(DEFAULT_HEAP_MB, ge=16, le=MOST_HEAP_MB)
 
 
 class _LuceneSearch(_Frozen):

@@ -133,9 +133,10 @@ def _added(
 
 
 def _in_parts(writer: Any, ids: Iterable[str], plan: SegmentPlan) -> Iterator[str]:
-    """Commit after each part; the caller commits the last."""
+    """Commit after each part, when the id of its last passage comes; the caller commits the last
+    part."""
     for row, one in enumerate(ids):
-        if row and plan.part(row) != plan.part(row - 1):
+        if plan.part(row + 1) != plan.part(row):
             writer.commit()
         yield one
 

@@ -16,13 +16,17 @@ from rag_frozen.retrieval.dense_vectors import StoredVectors
 from rag_frozen.retrieval.faiss_packages import check_faiss_packages, faiss_packages
 
 __all__ = [
+    "BATCH",
     "INDEX_NAME",
     "UNFINISHED_NAME",
     "build_file",
+    "last_line",
     "load_faiss",
     "open_file",
+    "read_unfinished",
     "reserve",
     "training_sample",
+    "write_file",
 ]
 
 INDEX_NAME = "index.faiss"
@@ -31,7 +35,8 @@ _BLAS_THRESHOLD = 5
 """faiss searches batches of at least so many questions as one matrix product: 249 against 7
 questions/s at 1M x 384 and 256 questions. Fewer are faster one by one: at 467k x 384 a question
 alone took 31 ms against 413, four took 204 against 263, eight 605 against 270."""
-_BATCH = 65_536
+BATCH = 65_536
+"""Vectors that are added at once."""
 _CHECKPOINT = 16
 """Batches between two checkpoints, about a million vectors."""
 _log = logging.getLogger(__name__)
@@ -84,9 +89,10 @@ def build_file(
 ) -> Path:
     """Train an index and add all vectors to it, into ``index.faiss`` of ``folder``.
 
-    The trained index, and then the index after about every million vectors, is written beside; a
-    build that was stopped goes on from the last of them. Batches are the same then, so an engine
-    that is deterministic ends in the same bytes.
+    For an engine that cannot be merged; the others are built by
+    :func:`rag_frozen.retrieval.dense_parts.build_merged`. The trained index, and then the index
+    after about every million vectors, is written beside; a build that was stopped goes on from the
+    last of them.
 
     Args:
         folder: of this build alone.
@@ -100,18 +106,17 @@ def build_file(
     target = folder / INDEX_NAME
     if target.exists():
         return target
-    faiss = load_faiss()
     unfinished = folder / UNFINISHED_NAME
-    index = _continued(faiss, unfinished)
+    index = read_unfinished(unfinished)
     if index is None:
         index = make()
-        _write(faiss, index, unfinished)
-    for number, (start, block) in enumerate(vectors.blocks(start=index.ntotal, size=_BATCH), 1):
+        write_file(index, unfinished)
+    for number, (start, block) in enumerate(vectors.blocks(start=index.ntotal, size=BATCH), 1):
         index.add(block)
         progress(start + len(block))
         if number % _CHECKPOINT == 0:
-            _write(faiss, index, unfinished)
-    _write(faiss, index, target)
+            write_file(index, unfinished)
+    write_file(index, target)
     unfinished.unlink(missing_ok=True)
     return target
 
@@ -131,7 +136,7 @@ def open_file(folder: Path, *, n: int, width: int, mapped: bool) -> Any:  # Any:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
         raise ArtifactDamagedError(
-            f"The index in {path} cannot be read: {_last_line(error)}. Build it again with: "
+            f"The index in {path} cannot be read: {last_line(error)}. Build it again with: "
             "rag-frozen index build RECIPE"
         ) from error
     if (index.ntotal, index.d) != (n, width):
@@ -142,20 +147,28 @@ def open_file(folder: Path, *, n: int, width: int, mapped: bool) -> Any:  # Any:
     return index
 
 
-def _continued(faiss: Any, unfinished: Path) -> Any:
+def read_unfinished(unfinished: Path) -> Any:  # Any: faiss has no types
+    """The index that a build which was stopped, or a change, left; None where there is none that
+    can be read."""
     if not unfinished.exists():
         return None
     try:
-        return faiss.read_index(str(unfinished))
+        return load_faiss().read_index(str(unfinished))
     except RuntimeError as error:
-        _log.warning("%s cannot be read and is made again: %s", unfinished, _last_line(error))
+        _log.warning("%s cannot be read and is made again: %s", unfinished, last_line(error))
         return None
 
 
-def _write(faiss: Any, index: Any, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.partial")
+def write_file(index: Any, path: Path, *, attempt: str = "") -> None:  # Any: faiss has no types
+    """Write an index under a temporary name, then rename it; ``attempt`` tells apart those who may
+    write it at once.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    partial = path.with_name(f"{path.name}{attempt}.partial")
     try:
-        faiss.write_index(index, str(partial))
+        load_faiss().write_index(index, str(partial))
     except RuntimeError as error:
         raise _system_error(error, partial) from error
     with partial.open("rb") as file:
@@ -173,10 +186,10 @@ def _system_error(error: RuntimeError, path: Path) -> Exception:
     return error
 
 
-def _last_line(error: RuntimeError) -> str:
+def last_line(error: RuntimeError) -> str:
     """faiss's messages name its own source file first.
 
-    >>> _last_line(RuntimeError("Error in f(x) at /a/b.cpp:12: Error: 'n' failed: too short"))
+    >>> last_line(RuntimeError("Error in f(x) at /a/b.cpp:12: Error: 'n' failed: too short"))
     "Error: 'n' failed: too short"
     """
     text = str(error).strip()

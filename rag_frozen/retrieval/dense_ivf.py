@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from rag_frozen.retrieval.dense_encoders import Vectors
-from rag_frozen.retrieval.dense_faiss import build_file, load_faiss, open_file, training_sample
+from rag_frozen.retrieval.dense_faiss import load_faiss, open_file, training_sample
+from rag_frozen.retrieval.dense_parts import PartMaker, build_merged
 from rag_frozen.retrieval.dense_search import Rows, rescore
 from rag_frozen.retrieval.dense_vectors import StoredVectors
 
@@ -47,8 +48,9 @@ def build_ivf(
     subvector: int = 2,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
+    elsewhere: PartMaker | None = None,
 ) -> Path:
-    """Write ``index.faiss``; see :func:`rag_frozen.retrieval.dense_faiss.build_file`.
+    """Write ``index.faiss``; see :func:`rag_frozen.retrieval.dense_parts.build_merged`.
 
     Args:
         folder: of this build alone.
@@ -57,6 +59,7 @@ def build_ivf(
         subvector: dimensions a 4-bit number stands for; 1 where the width is no multiple of it.
         seed: of the training sample (40 vectors a list) and of k-means.
         progress: is told the number of vectors added.
+        elsewhere: codes parts of the vectors in place of this process.
     """
     faiss = load_faiss()
     width = vectors.width
@@ -78,7 +81,7 @@ def build_ivf(
         index.train(training_sample(vectors, wanted, seed=seed, at_least=least))
         return index
 
-    return build_file(folder, vectors, make, progress=progress)
+    return build_merged(folder, vectors, make, progress=progress, elsewhere=elsewhere)
 
 
 class IvfSearch:

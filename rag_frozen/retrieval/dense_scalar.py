@@ -15,13 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rag_frozen.retrieval.dense_encoders import Vectors
-from rag_frozen.retrieval.dense_faiss import (
-    build_file,
-    load_faiss,
-    open_file,
-    reserve,
-    training_sample,
-)
+from rag_frozen.retrieval.dense_faiss import load_faiss, open_file, training_sample
+from rag_frozen.retrieval.dense_parts import PartMaker, build_merged
 from rag_frozen.retrieval.dense_search import Rows, rescore
 from rag_frozen.retrieval.dense_vectors import StoredVectors
 
@@ -38,8 +33,9 @@ def build_scalar(
     bits: Literal[8, 16],
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
+    elsewhere: PartMaker | None = None,
 ) -> Path:
-    """Write ``index.faiss``; see :func:`rag_frozen.retrieval.dense_faiss.build_file`."""
+    """Write ``index.faiss``; see :func:`rag_frozen.retrieval.dense_parts.build_merged`."""
     faiss = load_faiss()
     kinds = faiss.ScalarQuantizer
     sixteen = kinds.QT_bf16 if vectors.dtype == "bfloat16" else kinds.QT_fp16
@@ -48,9 +44,9 @@ def build_scalar(
         kind = kinds.QT_8bit if bits == 8 else sixteen
         index = faiss.IndexScalarQuantizer(vectors.width, kind, faiss.METRIC_INNER_PRODUCT)
         index.train(training_sample(vectors, _TRAINED_ON, seed=seed))
-        return reserve(index, len(vectors))
+        return index
 
-    return build_file(folder, vectors, make, progress=progress)
+    return build_merged(folder, vectors, make, progress=progress, elsewhere=elsewhere)
 
 
 class SixteenBitSearch:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rag_frozen.errors import ArtifactDamagedError, InputError
 __all__ = [
     "DELETED_NAME",
     "PassageIds",
+    "PassageIdsWriter",
     "check_k",
     "check_questions",
     "write_changed_ids",
@@ -30,23 +32,56 @@ __all__ = [
 DELETED_NAME = "deleted-rows.npy"
 
 _BATCH = 65_536
+_SCHEMA = pa.schema([("id", pa.string())])
 
 
 def write_passage_ids(path: Path, ids: Iterable[str]) -> tuple[int, str]:
     """Write ids in order as an Arrow file; return their number and the SHA-256 over them."""
-    schema = pa.schema([("id", pa.string())])
-    total, count = hashlib.sha256(), 0
-    batch: list[str] = []
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+    with PassageIdsWriter(path) as writer:
         for passage_id in ids:
-            update_ids_digest(total, (passage_id,))
-            count += 1
-            batch.append(passage_id)
-            if len(batch) == _BATCH:
-                writer.write_batch(pa.record_batch([pa.array(batch, pa.string())], schema=schema))
-                batch = []
-        writer.write_batch(pa.record_batch([pa.array(batch, pa.string())], schema=schema))
-    return count, total.hexdigest()
+            writer.add((passage_id,))
+        return writer.finish()
+
+
+class PassageIdsWriter:
+    """Writes ids in order as an Arrow file; memory holds one batch. Use it in a ``with`` block."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin the file, in the place of one that is there."""
+        self._total, self._count = hashlib.sha256(), 0
+        self._batch: list[str] = []
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, _SCHEMA)
+
+    def __enter__(self) -> PassageIdsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError, pa.ArrowException):  # a full disk refuses even an ending
+            self._writer.close()
+        with suppress(OSError, pa.ArrowException):
+            self._sink.close()
+
+    def add(self, ids: Sequence[str]) -> None:
+        """Write ids after the others."""
+        update_ids_digest(self._total, ids)
+        self._count += len(ids)
+        self._batch += ids
+        while len(self._batch) >= _BATCH:
+            self._write(self._batch[:_BATCH])
+            del self._batch[:_BATCH]
+
+    def finish(self) -> tuple[int, str]:
+        """End the file; return the number of ids and the SHA-256 over them."""
+        self._write(self._batch)
+        self._batch = []
+        self._writer.close()
+        self._sink.close()
+        return self._count, self._total.hexdigest()
+
+    def _write(self, ids: list[str]) -> None:
+        batch = pa.record_batch([pa.array(ids, pa.string())], schema=_SCHEMA)
+        self._writer.write_batch(batch)
 
 
 def write_changed_ids(

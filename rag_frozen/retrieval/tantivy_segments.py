@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_HEAP_MB", "SegmentPlan", "plan_segments"]
+__all__ = ["DEFAULT_HEAP_MB", "MOST_HEAP_MB", "SegmentPlan", "plan_segments"]
 
 DEFAULT_HEAP_MB = 512
 """MiB that the writer may take; it takes what it needs."""
+MOST_HEAP_MB = 4095
+"""MiB that tantivy takes at most for a writer's thread."""
 _MIB = 2**20
 _PART = 256 * _MIB
 """Bytes of memory for which a part is planned. That is half of what a writer may take by default:

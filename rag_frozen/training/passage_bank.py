@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_frozen.errors import RecipeError
-from rag_frozen.indexing.build import BuiltIndex, index_parts, open_store
+from rag_frozen.indexing.opening import open_store
+from rag_frozen.indexing.parts import BuiltIndex, index_parts
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.retrieval.dense_encoders import Vectors

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from rag_frozen.artifacts import file_sha256, fingerprint, load_manifest
 from rag_frozen.errors import ArtifactMismatchError
-from rag_frozen.indexing.build import BuiltIndex
+from rag_frozen.indexing.parts import BuiltIndex
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.lora import attach_lora, lora_weights, restore_lora

@@ -43,6 +43,7 @@ def test_passages_are_added_replaced_and_deleted(tmp_path: Path):
     assert call("verify", root=tmp_path) == {"corpus": 2, "bm25": 2}
     told = CliRunner().invoke(index_app, ["verify", "wiki-bm25", "--root", str(tmp_path)]).stdout
     assert "bm25: 2 passages in 2 segment(s), whole and unchanged" in told
+    assert "The BM25 index is searched as 2 segments" in told
     with pytest.raises(UnknownPassageError, match="'two'"):
         call("delete", "two", root=tmp_path)
     with pytest.raises(InputError, match=r"missing\.txt cannot be read"):

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from rag_frozen.indexing.dense import build_search, open_search
 from rag_frozen.recipes.index import DenseSettings
 from rag_frozen.retrieval.dense_search import DenseRetriever
-from rag_frozen.retrieval.dense_vectors import encode_corpus
+from rag_frozen.retrieval.dense_shards import encode_corpus
 from rag_frozen.types import Question
 from tests.contracts import test_retriever as suite
 from tests.contracts.test_retriever import PASSAGES, HashEncoder

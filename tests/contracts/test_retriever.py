@@ -16,7 +16,7 @@ from rag_frozen.retrieval.bm25_lucene import LuceneRetriever
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.retrieval.dense_encoders import DprEncoder, SentenceEncoder, Vectors
 from rag_frozen.retrieval.dense_search import DenseRetriever
-from rag_frozen.retrieval.dense_vectors import encode_corpus
+from rag_frozen.retrieval.dense_shards import encode_corpus
 from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
 from rag_frozen.retrieval.lucene_build import build_lucene
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run, write_trec_run

@@ -22,7 +22,7 @@ from rag_frozen.corpus import build_corpus, files, open_corpus
 from rag_frozen.corpus.build import CorpusArtifact, build_corpus_from
 from rag_frozen.corpus.folders import read_folder
 from rag_frozen.corpus.hub import HubDataset, read_dataset
-from rag_frozen.corpus.mediawiki import reader as dump_reader
+from rag_frozen.corpus.mediawiki import blocks as dump_blocks
 from rag_frozen.corpus.mediawiki.articles import Cutting
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.reader import DumpSource
@@ -362,7 +362,7 @@ def test_finished_rows_and_pages_are_not_parsed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed = {"rows": 0, "blocks": 0}
-    json_row, judge = files.json_row, dump_reader._judge
+    json_row, judge = files.json_row, dump_blocks._judge
 
     def row(line: str) -> Any:
         parsed["rows"] += 1
@@ -373,7 +373,7 @@ def test_finished_rows_and_pages_are_not_parsed_again(
         return judge(*given, **named)
 
     monkeypatch.setattr(files, "json_row", row)
-    monkeypatch.setattr(dump_reader, "_judge", block)
+    monkeypatch.setattr(dump_blocks, "_judge", block)
     for kind, what in (("jsonl", "rows"), ("dump", "blocks")):
         build(kind, tmp_path, tmp_path / "whole")
         whole, parsed[what] = parsed[what], 0

@@ -21,6 +21,7 @@ from rag_frozen.errors import (
     StorageError,
 )
 from rag_frozen.indexing import build as building
+from rag_frozen.indexing import opening, parts
 from rag_frozen.indexing.bm25 import bm25_identity, recount
 from rag_frozen.indexing.plan import plan_index
 from rag_frozen.recipes.index import IndexRecipe, LuceneBm25, LuceneIndex, TantivyBm25
@@ -56,8 +57,8 @@ def recipe(path: Path, **bm25: object) -> IndexRecipe:
     return IndexRecipe.model_validate(values)
 
 
-def answers(built: building.BuiltIndex) -> object:
-    return building.open_bm25(built).retrieve(QUESTIONS, k=20)
+def answers(built: parts.BuiltIndex) -> object:
+    return opening.open_bm25(built).retrieve(QUESTIONS, k=20)
 
 
 def test_a_lucene_index_has_the_same_manifest_as_tantivys(tmp_path: Path):
@@ -73,14 +74,14 @@ def test_a_lucene_index_has_the_same_manifest_as_tantivys(tmp_path: Path):
     assert lucene.measures == tantivy.measures == {"segments": 1}
     assert ours.part("bm25").segments == 1
     verify(ours.part("bm25").folder)
-    building.check_agreement(ours, ours.part("bm25"))
-    building.check_agreement(theirs, theirs.part("bm25"))
+    opening.check_agreement(ours, ours.part("bm25"))
+    opening.check_agreement(theirs, theirs.part("bm25"))
     assert [
         [hit.passage_id for hit in ranking]
-        for ranking in building.open_bm25(ours).retrieve(QUESTIONS[:2], k=5)
+        for ranking in opening.open_bm25(ours).retrieve(QUESTIONS[:2], k=5)
     ] == [
         [hit.passage_id for hit in ranking]
-        for ranking in building.open_bm25(theirs).retrieve(QUESTIONS[:2], k=5)
+        for ranking in opening.open_bm25(theirs).retrieve(QUESTIONS[:2], k=5)
     ]
 
 
@@ -91,7 +92,7 @@ def test_threads_and_heap_are_no_part_of_what_an_index_is(tmp_path: Path):
     again = building.build_index(more, root=tmp_path)
     assert again.part("bm25").folder == first.part("bm25").folder
     assert again.part("bm25").reused
-    found = building.index_parts(more, root=tmp_path)
+    found = parts.index_parts(more, root=tmp_path)
     assert found.part("bm25").folder == first.part("bm25").folder
     other = building.build_index(recipe(path, k1=2.0), root=tmp_path)
     assert other.part("bm25").folder != first.part("bm25").folder
@@ -106,9 +107,9 @@ def test_the_settings_of_a_tantivy_index_are_what_they_were():
 def test_an_index_opens_with_the_settings_it_was_built_with(tmp_path: Path):
     path = rows(tmp_path / "rows.jsonl")
     built = building.build_index(recipe(path, k1=3.0, b=0.0, stop_words=("river",)), root=tmp_path)
-    bare = building.BuiltIndex(built.name, built.parts)
+    bare = parts.BuiltIndex(built.name, built.parts)
     assert answers(bare) == answers(built)
-    [river, number, _] = building.open_bm25(bare).retrieve(QUESTIONS, k=20)
+    [river, number, _] = opening.open_bm25(bare).retrieve(QUESTIONS, k=20)
     assert river == ()
     assert number[0].passage_id == "p7"
 
@@ -141,7 +142,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_counts_and_is_made_again(tmp
                 break
     assert child.returncode == -signal.SIGKILL
     with pytest.raises(ArtifactMissingError, match="bm25 index of tiny is not built"):
-        building.index_parts(recipe(path), root=root)
+        parts.index_parts(recipe(path), root=root)
     again = building.build_index(recipe(path), root=root)
     assert again.part("bm25").n_passages == 8_000
     assert answers(again) == answers(whole)
@@ -157,7 +158,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_finished(tmp_path: Path):
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
         with pytest.raises(StorageError, match="No space left"):
             building.build_index(recipe(path), root=disk)
-        assert building.index_parts(corpus, root=disk).part("corpus").n_passages == 8_000
+        assert parts.index_parts(corpus, root=disk).part("corpus").n_passages == 8_000
         assert not list(disk.rglob("segments_*"))
 
 
@@ -184,11 +185,11 @@ def test_an_index_from_elsewhere_is_opened_where_it_lies(tmp_path: Path):
         load_manifest(built.part("bm25").folder).digests["ids"]
         == (load_manifest(own.part("bm25").folder).digests["ids"])
     )
-    building.check_agreement(built, built.part("bm25"))
-    found = building.index_parts(adopting(path, place), root=tmp_path)
+    opening.check_agreement(built, built.part("bm25"))
+    found = parts.index_parts(adopting(path, place), root=tmp_path)
     assert found.part("bm25").folder == built.part("bm25").folder
     moved = place.rename(tmp_path / "moved")
-    again = building.index_parts(adopting(path, moved), root=tmp_path)
+    again = parts.index_parts(adopting(path, moved), root=tmp_path)
     assert answers(again) == answers(own)
 
 
@@ -202,9 +203,9 @@ def test_an_index_from_elsewhere_that_changed_is_refused(tmp_path: Path):
     for new in (tmp_path / "new" / "lucene").iterdir():
         new.rename(place / new.name)
     with pytest.raises(ArtifactMismatchError, match="was changed since"):
-        building.open_bm25(built)
+        opening.open_bm25(built)
     with pytest.raises(ArtifactMissingError, match="bm25 index of tiny is not built"):
-        building.index_parts(adopting(path, place), root=tmp_path)
+        parts.index_parts(adopting(path, place), root=tmp_path)
 
 
 def test_an_index_of_another_corpus_is_refused_with_the_ids_that_differ(tmp_path: Path):
@@ -219,9 +220,9 @@ def test_an_index_that_lost_passages_is_found_when_it_is_recounted(tmp_path: Pat
     same = building.build_index(recipe(rows(tmp_path / "rows.jsonl", 40)), root=tmp_path)
     corpus = other.part("corpus").folder
     with pytest.raises(ArtifactDamagedError, match=r"holds 40 passages, its corpus .* 41"):
-        recount(building.open_bm25(built), built.part("bm25").folder, corpus=corpus)
+        recount(opening.open_bm25(built), built.part("bm25").folder, corpus=corpus)
     recount(
-        building.open_bm25(same),
+        opening.open_bm25(same),
         same.part("bm25").folder,
         corpus=same.part("corpus").folder,
     )
@@ -234,10 +235,10 @@ def test_a_corpus_can_be_read_from_an_index_that_stores_it(tmp_path: Path):
         {"kind": "index", "name": "read", "corpus": values, "bm25": values}
     )
     built = building.build_index(made, root=tmp_path)
-    store = building.open_store(built)
+    store = opening.open_store(built)
     assert len(store) == 40
     assert store.get(["p3"])[0].text == "passage 3 of the river 3 mud water water water"
-    assert [hit.passage_id for hit in building.open_bm25(built).retrieve(QUESTIONS, k=1)[1]] == [
+    assert [hit.passage_id for hit in opening.open_bm25(built).retrieve(QUESTIONS, k=1)[1]] == [
         "p7"
     ]
     with pytest.raises(RecipeError, match="read from a Lucene index"):
@@ -262,7 +263,7 @@ def test_a_file_that_changed_is_found_by_its_checksum(tmp_path: Path):
     damaged[len(damaged) // 2] ^= 1
     victim.write_bytes(damaged)
     with pytest.raises(ArtifactDamagedError, match="CorruptIndex"):
-        building.check_agreement(built, built.part("bm25"))
+        opening.check_agreement(built, built.part("bm25"))
 
 
 @pytest.mark.parametrize("named", [{}, {"path": "a", "prebuilt": "b"}])

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from rag_frozen.artifacts import load_manifest, verify
 from rag_frozen.errors import ArtifactMismatchError, ArtifactMissingError, RecipeError
 from rag_frozen.indexing import build as building
+from rag_frozen.indexing import encoders, opening, parts
 from rag_frozen.recipes.index import IndexRecipe
 from tests.contracts.test_retriever import HashEncoder
 
@@ -29,7 +32,7 @@ class Counting(HashEncoder):
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     Counting.encoded = 0
-    monkeypatch.setattr(building, "make_encoder", lambda settings, device=None: Counting())
+    monkeypatch.setattr(encoders, "make_encoder", lambda settings, device=None: Counting())
 
 
 def recipe(folder: Path, **changes: object) -> IndexRecipe:
@@ -53,7 +56,7 @@ def recipe(folder: Path, **changes: object) -> IndexRecipe:
     return IndexRecipe.model_validate({**values, **changes})
 
 
-def hashes(built: building.BuiltIndex) -> dict[str, object]:
+def hashes(built: parts.BuiltIndex) -> dict[str, object]:
     return {
         part.role: load_manifest(part.folder).files for part in built.parts if part.role != "bm25"
     }
@@ -113,20 +116,42 @@ def test_an_index_of_another_encoder_or_corpus_is_refused(tmp_path: Path):
     other = Counting()
     other.digest = "f" * 64
     with pytest.raises(ArtifactMismatchError, match="built with encoder"):
-        building.open_dense(built, other)
+        opening.open_dense(built, other)
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "rows.jsonl").write_text('{"id": "x", "title": "", "text": "alone"}\n')
     longer = building.build_index(recipe(tmp_path / "more"), root=tmp_path / "more")
-    mixed = building.BuiltIndex("tiny", (longer.part("corpus"), built.part("bm25")))
+    mixed = parts.BuiltIndex("tiny", (longer.part("corpus"), built.part("bm25")))
     with pytest.raises(ArtifactMismatchError, match="is over corpus"):
-        building.open_bm25(mixed)
+        opening.open_bm25(mixed)
 
 
 def test_what_is_missing_names_the_command_that_builds_it(tmp_path: Path):
     with pytest.raises(ArtifactMissingError, match="rag-frozen index build tiny"):
-        building.index_parts(recipe(tmp_path), root=tmp_path)
+        parts.index_parts(recipe(tmp_path), root=tmp_path)
     built = building.build_index(recipe(tmp_path, dense=None), root=tmp_path)
     with pytest.raises(ArtifactMissingError, match="dense index of tiny is not built"):
-        building.index_parts(recipe(tmp_path), root=tmp_path)
+        parts.index_parts(recipe(tmp_path), root=tmp_path)
     with pytest.raises(RecipeError, match="has no dense part"):
         built.part("dense")
+
+
+def test_an_index_of_several_segments_is_told_with_what_would_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    chance = random.Random(0)
+    with (tmp_path / "rows.jsonl").open("w") as file:
+        for number in range(900):  # each of its words stands once
+            text = " ".join(f"{chance.randrange(10**9):x}" for _ in range(100))
+            file.write(json.dumps({"id": str(number), "title": "T", "text": text}) + "\n")
+    little = recipe(tmp_path, dense=None, bm25={"kind": "tantivy", "heap_mb": 16})
+    built = building.build_index(little, root=tmp_path)
+    segments = built.part("bm25").segments
+    assert segments is not None
+    assert segments > 1
+    assert f"searched as {segments} segments" in caplog.text
+    assert "--set bm25.heap_mb=64" in caplog.text
+    shutil.rmtree(built.part("bm25").folder)
+    more = recipe(tmp_path, dense=None, bm25={"kind": "tantivy", "heap_mb": 64})
+    again = building.build_index(more, root=tmp_path)
+    assert again.part("bm25").folder == built.part("bm25").folder
+    assert again.part("bm25").segments == 1

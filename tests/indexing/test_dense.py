@@ -21,6 +21,7 @@ from rag_frozen.errors import (
 )
 from rag_frozen.indexing import build as building
 from rag_frozen.indexing import dense as dense_room
+from rag_frozen.indexing import encoders, opening, parts
 from rag_frozen.indexing.dense import recorded_settings, resolve_dense
 from rag_frozen.indexing.dense_sizes import dense_sizes
 from rag_frozen.indexing.tuning_queries import tuning_texts
@@ -61,7 +62,7 @@ class Counting(HashEncoder):
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     Counting.encoded = 0
-    monkeypatch.setattr(building, "make_encoder", lambda settings, device=None: Counting())
+    monkeypatch.setattr(encoders, "make_encoder", lambda settings, device=None: Counting())
 
 
 def recipe(folder: Path, kind: str, **changes: object) -> IndexRecipe:
@@ -88,7 +89,7 @@ def recipe(folder: Path, kind: str, **changes: object) -> IndexRecipe:
     return IndexRecipe.model_validate(values)
 
 
-def files(built: building.BuiltIndex) -> dict[str, str]:
+def files(built: parts.BuiltIndex) -> dict[str, str]:
     listed = load_manifest(built.part("dense").folder).files
     return {name: record.sha256 for name, record in listed.items()}
 
@@ -101,8 +102,8 @@ def test_each_kind_is_built_recorded_opened_and_searched(tmp_path: Path, kind: s
     verify(folder)
     assert load_manifest(folder).recipe["kind"] == kind
     assert load_manifest(folder).recipe["vectors"] == vectors
-    found = building.index_parts(recipe(tmp_path, kind, vectors=vectors), root=tmp_path)
-    retriever = building.open_dense(found, Counting(), device="cpu")
+    found = parts.index_parts(recipe(tmp_path, kind, vectors=vectors), root=tmp_path)
+    retriever = opening.open_dense(found, Counting(), device="cpu")
     [ranking] = retriever.retrieve([Question("q", "a quiet bird of the north")], k=20)
     assert len(ranking) == 20
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -124,7 +125,7 @@ def test_what_was_tuned_and_its_recall_stand_in_the_manifest(
     assert set(measures) == {"recall@20", "tuning_queries", *parameters}
     assert 0.9 <= measures["recall@20"] <= 1
     assert measures["tuning_queries"] == 120
-    engine = building.open_dense(built, Counting()).search
+    engine = opening.open_dense(built, Counting()).search
     for name in parameters:
         assert getattr(engine, "refine" if name == "refine" else "breadth") == measures[name]
 
@@ -235,7 +236,7 @@ def test_an_encoder_of_another_width_is_refused(tmp_path: Path, monkeypatch: pyt
     wider = Counting()
     wider.width = 48  # type: ignore[misc]
     with pytest.raises(ArtifactMismatchError, match=r"vectors of 16, hash makes vectors of 48"):
-        building.open_dense(built, wider)
+        opening.open_dense(built, wider)
 
 
 def test_a_manifest_without_tuned_values_is_damaged(tmp_path: Path):
@@ -245,7 +246,7 @@ def test_a_manifest_without_tuned_values_is_damaged(tmp_path: Path):
     del manifest["measures"]["ef_search"]
     path.write_text(json.dumps(manifest))
     with pytest.raises(ArtifactDamagedError, match="lacks 'ef_search'"):
-        building.open_dense(built, Counting())
+        opening.open_dense(built, Counting())
 
 
 def test_auto_is_exact_for_small_corpora_and_lists_for_large():
@@ -275,7 +276,7 @@ def test_auto_is_the_same_index_as_the_kind_it_stands_for(tmp_path: Path):
     auto = building.build_index(recipe(tmp_path, "auto"), root=tmp_path)
     flat = building.build_index(recipe(tmp_path, "flat"), root=tmp_path)
     assert auto.part("dense").folder == flat.part("dense").folder
-    assert building.index_parts(recipe(tmp_path, "auto"), root=tmp_path).parts[1].reused
+    assert parts.index_parts(recipe(tmp_path, "auto"), root=tmp_path).parts[1].reused
 
 
 def test_tuning_queries_are_sentences_drawn_by_seed_or_those_of_a_file(tmp_path: Path):

@@ -19,7 +19,7 @@ from rag_frozen.errors import (
 )
 from rag_frozen.indexing import executors
 from rag_frozen.indexing.build import build_index
-from rag_frozen.indexing.executors import open_executor, shards_on
+from rag_frozen.indexing.executors import open_executor, parts_on, shards_on
 from rag_frozen.indexing.executors_ray import RayCluster
 from rag_frozen.recipes.index import (
     IndexRecipe,
@@ -28,14 +28,13 @@ from rag_frozen.recipes.index import (
     SentenceEncoderSettings,
 )
 from rag_frozen.recipes.loading import load_recipe
-from rag_frozen.retrieval.dense_vectors import (
-    MissingShard,
-    StoredVectors,
-    VectorType,
-    encode_shards,
-)
+from rag_frozen.retrieval import dense_parts
+from rag_frozen.retrieval.dense_ivf import build_ivf
+from rag_frozen.retrieval.dense_shards import MissingShard, encode_shards
+from rag_frozen.retrieval.dense_vectors import StoredVectors, VectorType
 from rag_frozen.types import Passage
 from tests.contracts.test_retriever import HashEncoder
+from tests.retrieval.clustered import clustered, store
 
 PASSAGES = [Passage(f"p{n}", "T", f"passage {n} of the river") for n in range(40)]
 ANY = SentenceEncoderSettings(kind="sentence-transformers", model="any")
@@ -117,13 +116,13 @@ def test_shards_made_elsewhere_are_those_made_here(
             folder=tmp_path / "there",
         ),
     }  # fmt: skip
-    ids = {
-        name: encode_shards(
+    ids: dict[str, list[str]] = {"here": [], "there": []}
+    for name in told:
+        count = encode_shards(
             tmp_path / name, PASSAGES, HashEncoder(), n_passages=40, shard_size=16, dtype=dtype,
-            progress=told[name].append, elsewhere=elsewhere[name],
-        )
-        for name in told
-    }  # fmt: skip
+            progress=told[name].append, elsewhere=elsewhere[name], told=ids[name].extend,
+        )  # fmt: skip
+        assert count == 40
     assert ids["here"] == ids["there"] == [passage.id for passage in PASSAGES]
     assert told["there"] == [16, 32, 40, 40]
     files = {name: {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in told}
@@ -175,3 +174,45 @@ def test_a_shard_that_never_appears_is_told(
     maker = shards_on(Here(idle=True), make, ANY, digest="0", dtype="float16", folder=tmp_path)
     with pytest.raises(StorageError, match="not seen here"):
         list(maker([MissingShard(tmp_path / "vectors-00000.npy", tuple(PASSAGES))]))
+
+
+class Anywhere:
+    """Runs at once what would run elsewhere, on one core; ``blind`` workers see no folder."""
+
+    def __init__(self, *, blind: bool = False) -> None:
+        self.blind = blind
+        self.seen: list[bool] = []
+
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], *, device: bool = False
+    ) -> Iterator[Any]:
+        assert not device
+        for item in items:
+            if self.blind:
+                function.keywords["mark"].unlink(missing_ok=True)  # type: ignore[attr-defined]
+            self.seen.append(function(item))
+            yield self.seen[-1]
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_parts_of_a_search_made_elsewhere_are_those_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
+) -> None:
+    monkeypatch.setattr(dense_parts, "PART_SIZE", 300)
+    build_ivf(tmp_path / "here", store(tmp_path / "here", clustered(1_000)), lists=8)
+    there = store(tmp_path / "there", clustered(1_000))
+    left = tmp_path / "there" / "index.faiss.part-000000000300.0123abcd.partial"
+    left.write_bytes(b"half")
+    elsewhere = Anywhere(blind=blind)
+    told: list[int] = []
+    build_ivf(
+        tmp_path / "there", there, lists=8, progress=told.append,
+        elsewhere=parts_on(elsewhere, tmp_path / "there"),
+    )  # fmt: skip
+    assert told == [300, 600, 900, 1_000]
+    assert elsewhere.seen == [not blind] * 4
+    files = {
+        name: {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+        for name in ("here", "there")
+    }
+    assert files["here"] == files["there"]

@@ -13,6 +13,7 @@ import pytest
 
 from rag_frozen.artifacts import load_manifest, verify
 from rag_frozen.indexing import build as building
+from rag_frozen.indexing import encoders, opening, parts
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.types import Question
 from tests.contracts.test_retriever import HashEncoder
@@ -67,11 +68,11 @@ def recipe(kind: str, folder: Path) -> IndexRecipe:
 
 
 def build(
-    kind: str, folder: Path, root: Path, report: building.Report = lambda *_: None
-) -> building.BuiltIndex:
+    kind: str, folder: Path, root: Path, report: parts.Report = lambda *_: None
+) -> parts.BuiltIndex:
     """Build in small shards, with an encoder that needs no model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "make_encoder", lambda settings, device=None: HashEncoder())
+        patch.setattr(encoders, "make_encoder", lambda settings, device=None: HashEncoder())
         patch.setattr("rag_frozen.corpus.build._SHARD", SHARD)
         patch.setattr("rag_frozen.corpus.build._TOLD", 100)
         return building.build_index(recipe(kind, folder), root=root, report=report)
@@ -97,7 +98,7 @@ def kill_at(kind: str, folder: Path, root: Path, *, role: str = "", line: int, w
     return process.wait() == -signal.SIGKILL
 
 
-def same(whole: building.BuiltIndex, broken: building.BuiltIndex) -> None:
+def same(whole: parts.BuiltIndex, broken: parts.BuiltIndex) -> None:
     """Corpus and vectors to the byte; BM25, whose engine names its files at random, by counts, ids
     and rankings."""
     assert [part.role for part in whole.parts] == [part.role for part in broken.parts]
@@ -112,7 +113,7 @@ def same(whole: building.BuiltIndex, broken: building.BuiltIndex) -> None:
                 assert (part.folder / name).read_bytes() == there.read_bytes()
         assert theirs.digests["ids"] == load_manifest(broken.part("corpus").folder).digests["ids"]
     asked = [Question(str(n), f"text {n * 37} w{n}x3") for n in range(12)]
-    rankings = [building.open_bm25(built).retrieve(asked, k=30) for built in (whole, broken)]
+    rankings = [opening.open_bm25(built).retrieve(asked, k=30) for built in (whole, broken)]
     assert rankings[0] == rankings[1]
     assert any(len(ranking) > 1 for ranking in rankings[0])
 

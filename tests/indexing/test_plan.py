@@ -11,7 +11,7 @@ import pytest
 
 from rag_frozen.errors import RecipeError, StorageError
 from rag_frozen.indexing import build as building
-from rag_frozen.indexing import fitting, plan, sampling
+from rag_frozen.indexing import encoders, fitting, plan, sampling
 from rag_frozen.recipes.index import (
     FlatDense,
     HnswDense,
@@ -19,6 +19,7 @@ from rag_frozen.recipes.index import (
     IvfPqDense,
     SentenceEncoderSettings,
 )
+from rag_frozen.retrieval.tantivy_segments import plan_segments
 from tests.indexing.test_build import Counting, recipe
 
 ENCODER = SentenceEncoderSettings(kind="sentence-transformers", model="any")
@@ -28,8 +29,7 @@ WORDS = [f"word{n}" for n in range(3_000)]
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     Counting.encoded = 0
-    for module in (building, plan):
-        monkeypatch.setattr(module, "make_encoder", lambda settings, device=None: Counting())
+    monkeypatch.setattr(encoders, "make_encoder", lambda settings, device=None: Counting())
 
 
 def write(path: Path, n: int, *, words: int) -> None:
@@ -109,6 +109,13 @@ def test_a_plan_can_reckon_with_more_passages_than_there_are(tmp_path: Path):
         else:
             assert growth == pytest.approx(1, rel=0.2), step.part
     assert there.steps[-1].seconds > here.steps[-1].seconds
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    size = sum(len(row["title"]) + len(row["text"]) for row in rows)
+    for found, n in ((here, 400), (there, 21_015_324)):
+        [bm25] = [step for step in found.steps if step.part == "bm25"]
+        written = plan_segments(n, round(size * n / 400))
+        assert bm25.memory_bytes - written.memory == pytest.approx(320 * 2**20, abs=2**20)
+    assert (written.parts, written.one_segment) == (64, True)
 
 
 def test_a_plan_of_a_small_corpus_is_exact_in_its_passages(tmp_path: Path):
@@ -158,5 +165,5 @@ def test_a_build_is_refused_before_anything_is_encoded(
         building.build_index(recipe(tmp_path), root=tmp_path)
     assert Counting.encoded == 0
     monkeypatch.undo()
-    monkeypatch.setattr(building, "make_encoder", lambda settings, device=None: Counting())
+    monkeypatch.setattr(encoders, "make_encoder", lambda settings, device=None: Counting())
     assert building.build_index(recipe(tmp_path), root=tmp_path).part("corpus").reused

@@ -13,9 +13,12 @@ import torch
 
 from rag_frozen.artifacts import load_manifest
 from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError
-from rag_frozen.indexing.build import BuiltIndex, build_index
+from rag_frozen.indexing import executors
+from rag_frozen.indexing.build import build_index
 from rag_frozen.indexing.executors_ray import RayCluster
+from rag_frozen.indexing.parts import BuiltIndex
 from rag_frozen.recipes.index import IndexRecipe
+from rag_frozen.retrieval import dense_parts
 from tests.corpus.mediawiki.dumps import MadePage, multistream
 from tests.tiny import save_bert
 
@@ -158,6 +161,34 @@ def test_a_wiki_is_read_and_encoded_on_a_cluster_as_it_is_here(
     assert [done for what, done in told if what == "dense index"][-1] == 120
     again = build_index(recipe(tmp_path), root=tmp_path / "there")
     assert all(part.reused for part in again.parts)
+
+
+@pytest.mark.parametrize("kind", ["scalar-int8", "ivf-pq-fastscan"])
+def test_a_search_is_coded_in_parts_on_a_cluster_as_it_is_here(
+    cluster: RayCluster,
+    tmp_path: Path,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(dense_parts, "PART_SIZE", 50)
+    monkeypatch.setattr(executors, "write_part", refused)  # of this process alone
+    plain = recipe(tmp_path).dense
+    assert plain is not None
+    dense = {
+        "kind": kind, "encoder": plain.encoder, "shard_size": 32,
+        "recall": 0.5, "tuning": {"n": 16},
+    }  # fmt: skip
+    built = [
+        build_index(recipe(tmp_path, dense=dense, executor=executor), root=tmp_path / executor)
+        for executor in ("local", "ray")
+    ]
+    same(*built)
+    assert "index.faiss" in load_manifest(built[0].part("dense").folder).files
+
+
+def refused(*_: object) -> None:
+    raise AssertionError("a worker did not see the folder")
 
 
 def test_damage_of_a_dump_is_told_as_it_is_here(cluster: RayCluster, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from rag_frozen.artifacts import load_manifest
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.errors import RecipeError
-from rag_frozen.indexing.build import build_index, open_bm25, open_store
+from rag_frozen.indexing.build import build_index
+from rag_frozen.indexing.opening import open_bm25, open_store
 from rag_frozen.indexing.plan import plan_index
 from rag_frozen.indexing.sources import corpus_source
 from rag_frozen.recipes.corpora import MediaWikiCorpus

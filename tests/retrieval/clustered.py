@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from rag_frozen.retrieval.dense_encoders import Vectors
-from rag_frozen.retrieval.dense_vectors import StoredVectors, VectorType, encode_corpus
+from rag_frozen.retrieval.dense_shards import encode_corpus
+from rag_frozen.retrieval.dense_vectors import StoredVectors, VectorType
 from rag_frozen.types import Passage
 
 N, WIDTH = 2_500, 32

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rag_frozen.errors import ArtifactDamagedError
-from rag_frozen.retrieval import dense_faiss
+from rag_frozen.retrieval import dense_faiss, dense_parts
 from rag_frozen.retrieval.dense_encoders import Vectors
 from rag_frozen.retrieval.dense_faiss import INDEX_NAME
 from rag_frozen.retrieval.dense_flat import FlatSearch
@@ -152,26 +152,26 @@ def test_an_index_over_other_vectors_is_told(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", ["scalar16", "int8", "ivf"])
-@pytest.mark.parametrize("stop", [1, 3, 4])
+@pytest.mark.parametrize("stop", [1, 2, 4])
 def test_an_index_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stop: int
 ):
-    monkeypatch.setattr(dense_faiss, "_BATCH", 450)
-    monkeypatch.setattr(dense_faiss, "_CHECKPOINT", 2)
+    monkeypatch.setattr(dense_faiss, "BATCH", 450)
+    monkeypatch.setattr(dense_parts, "PART_SIZE", 900)
     FILES[name](store(tmp_path / "whole", clustered()))
-    write, written = dense_faiss._write, []
+    write, written = dense_parts.write_file, []
 
-    def dies(faiss: object, index: object, path: Path) -> None:
-        write(faiss, index, path)
+    def dies(index: object, path: Path, *, attempt: str = "") -> None:
+        write(index, path, attempt=attempt)
         written.append(path)
         if len(written) == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(dense_faiss, "_write", dies)
+    monkeypatch.setattr(dense_parts, "write_file", dies)
     vectors = store(tmp_path / "cut", clustered())
     with pytest.raises(KeyboardInterrupt):
         FILES[name](vectors)
-    monkeypatch.setattr(dense_faiss, "_write", write)
+    monkeypatch.setattr(dense_parts, "write_file", write)
     FILES[name](vectors)
     whole, cut = ((tmp_path / which / INDEX_NAME).read_bytes() for which in ("whole", "cut"))
     assert whole == cut
@@ -192,10 +192,30 @@ def test_a_checkpoint_that_cannot_be_read_is_made_again(
 
 def test_a_disk_that_refuses_is_told_as_the_system_tells_it(tmp_path: Path):
     vectors = store(tmp_path, clustered(300))
-    (tmp_path / "index.faiss.unfinished.partial").mkdir()
-    with pytest.raises((OSError, RuntimeError), match=r"index\.faiss\.unfinished"):
+    (tmp_path / "index.faiss.trained.partial").mkdir()
+    with pytest.raises((OSError, RuntimeError), match=r"index\.faiss\.trained"):
         ivf(vectors)
     full = RuntimeError("Error: 'ret == size' failed: write error (No space left on device)")
     told = dense_faiss._system_error(full, tmp_path / "x")
     assert isinstance(told, OSError)
     assert told.errno == 28
+
+
+def test_hnsw_that_was_stopped_goes_on_from_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dense_faiss, "BATCH", 450)
+    monkeypatch.setattr(dense_faiss, "_CHECKPOINT", 2)
+    vectors = store(tmp_path, clustered())
+    added: list[int] = []
+
+    def stops(done: int) -> None:
+        added.append(done)
+        if done == 1_350:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_hnsw(tmp_path, vectors, progress=stops)
+    build_hnsw(tmp_path, vectors, progress=added.append)
+    assert added == [450, 900, 1_350, 1_350, 1_800, 2_250, 2_500]
+    assert len(HnswSearch(tmp_path, vectors)) == 2_500

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError
-from rag_frozen.retrieval.dense_vectors import StoredVectors, encode_corpus
+from rag_frozen.retrieval.dense_shards import encode_corpus
+from rag_frozen.retrieval.dense_vectors import StoredVectors
 from rag_frozen.types import Passage
 from tests.retrieval.clustered import Handing, clustered, store
 

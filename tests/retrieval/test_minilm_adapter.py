@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 
 from rag_frozen.artifacts import ModelRecord, file_sha256, write_artifact
 from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, ModelError
-from rag_frozen.indexing.build import build_index, index_parts, make_encoder, open_dense
+from rag_frozen.indexing.build import build_index
+from rag_frozen.indexing.encoders import make_encoder
+from rag_frozen.indexing.opening import open_dense
+from rag_frozen.indexing.parts import index_parts
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.lora import attach_lora, lora_weights
 from rag_frozen.models.source import ModelFolder, resolve_model

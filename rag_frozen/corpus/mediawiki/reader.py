@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -26,27 +24,24 @@ from rag_frozen.corpus.mediawiki.articles import (
     Judged,
     LeftOut,
     Redirect,
-    judge_block,
 )
+from rag_frozen.corpus.mediawiki.blocks import DumpBlocks, suitable_processes
 from rag_frozen.corpus.mediawiki.options import WikiOptions
 from rag_frozen.corpus.mediawiki.pages import BrokenPage
 from rag_frozen.corpus.mediawiki.selection import SCORES, Selection, Selector
-from rag_frozen.corpus.mediawiki.stream import DumpDamage, PageBlock, expand_dumps, page_blocks
-from rag_frozen.corpus.parallel import Executor, ordered_map, usable_cores
-from rag_frozen.corpus.readers import ReadProblem, ReadReport, SavedReading
+from rag_frozen.corpus.mediawiki.stream import DumpDamage, expand_dumps
+from rag_frozen.corpus.mediawiki.tally import Tally
+from rag_frozen.corpus.parallel import Executor
+from rag_frozen.corpus.readers import ReadReport, SavedReading
 from rag_frozen.corpus.sources import REPORT
 from rag_frozen.corpus.unfinished import file_marks
 from rag_frozen.errors import DataFormatError
 from rag_frozen.types import Passage
 
-__all__ = ["DumpSource", "suitable_processes"]
+__all__ = ["DumpSource"]
 
 _GROUP = 1_024  # passages given together once a selection is made
-_SHOWN = 20  # problems that the report tells of
-_WORTH = {"plain": 2**23, "packed": 2**21}  # bytes of a dump for which a process pays its start
 _SPOOL = ".aliases.spool"
-_NUMBERS = ("pages", "articles", "words", "passages", "redirects")
-_REASONS = ("dropped", "reasons")
 _log = logging.getLogger(__name__)
 
 
@@ -87,24 +82,15 @@ class DumpSource:
         self.files = expand_dumps(source)
         self._options = options
         self._cutting = cutting
-        self._processes = suitable_processes(self.files) if processes is None else processes
+        if processes is None:
+            processes = suitable_processes(self.files)
+        self._blocks = DumpBlocks(self.files, processes, executor)
         self._damaged = damaged
         self._selection = selection
-        self._executor = executor
-        self._pages = 0
-        self._file_bytes = 0
-        self._articles = 0
-        self._words = 0
-        self._passages = 0
-        self._redirects = 0
-        self._dropped: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
-        self._problems: list[ReadProblem] = []
-        self._begun: list[str] = []
+        self._tally = Tally()
         self._seen = SeenIds()
         self._spool: AliasSpool | None = None
         self._selector: Selector | None = None
-        self._reached = (0, 0)  # file, and blocks read of it
         self._work: Path | None = None
         self._n_saved = 0
         self._saved: list[Path] = []
@@ -121,20 +107,13 @@ class DumpSource:
     @property
     def report(self) -> ReadReport:
         """What has been read so far."""
-        return ReadReport(
-            kept=self._passages,
-            malformed=self._reasons.total(),
-            reasons=tuple(self._reasons.most_common()),
-            problems=tuple(self._problems),
-            files=tuple(self._begun) or tuple(map(str, self.files)),
-            unit="pages",
-        )
+        return self._tally.report(tuple(self._blocks.begun) or tuple(map(str, self.files)))
 
     @property
     def share(self) -> float | None:
         """By the bytes of the files of the pages read so far."""
         whole = sum(path.stat().st_size for path in self.files)
-        return min(1.0, self._file_bytes / max(whole, 1))
+        return min(1.0, self._blocks.file_bytes / max(whole, 1))
 
     @property
     def identity(self) -> dict[str, Any]:  # Any: JSON values
@@ -181,8 +160,8 @@ class DumpSource:
             chosen = self._counted(self._select(self._selection, self._selector, self._spool, work))
             while group := list(islice(chosen, _GROUP)):
                 yield group
-        if self._reasons:
-            _log.warning("%s. First: %s", self.report.summary(), self._problems[0])
+        if self._tally.problems:
+            _log.warning("%s. First: %s", self.report.summary(), self._tally.problems[0])
 
     def save(self) -> SavedReading | None:
         """Where reading stands, with the ids, redirects, titles and waiting articles since the last
@@ -196,12 +175,7 @@ class DumpSource:
         np.save(seen, self._seen.take_recent(), allow_pickle=False)
         waiting = () if self._selector is None else self._selector.save()
         self._n_saved += 1
-        state = {
-            "reached": self._reached,
-            "problems": [asdict(problem) for problem in self._problems],
-            **{name: getattr(self, f"_{name}") for name in _NUMBERS},
-            **{name: list(getattr(self, f"_{name}").items()) for name in _REASONS},
-        }
+        state = {"reached": self._blocks.reached, **self._tally.state()}
         return SavedReading(state, (seen, self._spool.take_journal(), *waiting))
 
     def _restore(self, saved: Sequence[SavedReading]) -> None:
@@ -214,12 +188,8 @@ class DumpSource:
                 self._selector.restore(waiting)
         state = saved[-1].state
         file, blocks = state["reached"]
-        self._reached = (int(file), int(blocks))
-        self._problems = [ReadProblem(**problem) for problem in state["problems"]]
-        for name in _NUMBERS:
-            setattr(self, f"_{name}", int(state[name]))
-        for name in _REASONS:
-            setattr(self, f"_{name}", Counter(dict(state[name])))
+        self._blocks.reached = (int(file), int(blocks))
+        self._tally.restore(state)
         self._n_saved = len(saved)
 
     def finish(self, draft: Draft) -> None:
@@ -233,23 +203,18 @@ class DumpSource:
         self.close()
         draft.inputs["aliases"] = aliases.digest
         counts = {
-            "pages": self._pages,
-            "articles": self._articles,
-            "words": self._words,
-            "redirects": self._redirects,
+            **self._tally.counts(),
             "aliases": aliases.n_aliases,
             "loose_redirects": aliases.n_loose,
-            **_counts("dropped", self._dropped),
-            **_counts("damaged", self._reasons),
         }
         draft.counts.update(counts)
         report = {
             "files": [path.name for path in self.files],
-            "passages": self._passages,
+            "passages": self._tally.passages,
             **counts,
             "content": draft.digests.get("content"),
             "aliases_digest": aliases.digest,
-            "problems": [str(problem) for problem in self._problems],
+            "problems": [str(problem) for problem in self._tally.problems],
         }
         atomic_write_text(draft / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
@@ -267,7 +232,7 @@ class DumpSource:
 
     def _counted(self, passages: Iterable[Passage]) -> Iterator[Passage]:
         for passage in passages:
-            self._passages += 1
+            self._tally.passages += 1
             yield passage
 
     def _select(
@@ -275,69 +240,40 @@ class DumpSource:
     ) -> Iterator[Passage]:
         self._selected = True
         kept = selector.select(selection, spool.pairs(), work / SCORES)
-        self._dropped["selection"] = self._articles - kept
-        self._articles, self._words = kept, selector.kept_words
+        self._tally.dropped["selection"] = self._tally.articles - kept
+        self._tally.articles, self._tally.words = kept, selector.kept_words
         return selector.passages()
 
     def _kept_articles(self, spool: AliasSpool) -> Iterator[Iterator[Article]]:
         """The articles of each block, to be read to the end one after another."""
-        judge = partial(
-            _judge,
-            options=self._options,
-            cutting=self._cutting,
-            links=self._selection is not None,
-        )
-        if self._executor is None:
-            blocks = ordered_map(judge, self._blocks(), processes=self._processes)
-        else:
-            blocks = self._executor.map(judge, self._blocks())
-        for judged in blocks:
+        links = self._selection is not None
+        for judged in self._blocks.judged(self._options, self._cutting, links=links):
             if isinstance(judged, DumpDamage):
                 self._breaks_off(judged)
-                self._reach(judged.file)
+                self._blocks.reach(judged.file)
             else:
                 yield self._kept_of(*judged, spool)
-
-    def _reach(self, file: str) -> None:
-        """Note that a block of a file has been read to its end."""
-        number = list(map(str, self.files)).index(file)
-        same = number == self._reached[0]
-        self._reached = (number, self._reached[1] + 1 if same else 1)
 
     def _kept_of(self, file: str, pages: list[Judged], spool: AliasSpool) -> Iterator[Article]:
         known = [str(one.page_id) for one in pages if not isinstance(one, BrokenPage)]
         fresh = iter(self._seen.add(known))
         for one in pages:
-            self._pages += 1
+            self._tally.pages += 1
             if isinstance(one, BrokenPage):
                 self._broken_page(file, one)
             elif not next(fresh):
-                self._dropped["repeated page id"] += 1
+                self._tally.dropped["repeated page id"] += 1
             elif isinstance(one, LeftOut):
-                self._dropped[one.reason] += 1
+                self._tally.dropped[one.reason] += 1
             elif isinstance(one, Redirect):
-                self._redirects += 1
+                self._tally.redirects += 1
                 spool.redirect(one.title, one.target)
             else:
-                self._articles += 1
-                self._words += one.n_words
+                self._tally.articles += 1
+                self._tally.words += one.n_words
                 spool.keep(one.title)
                 yield one
-        self._reach(file)
-
-    def _blocks(self) -> Iterator[PageBlock | DumpDamage]:
-        """The blocks that were not read yet; of those before them only the bytes are."""
-        first, passed_over = self._reached
-        done = sum(path.stat().st_size for path in self.files[:first])
-        self._begun += map(str, self.files[:first])
-        for path in self.files[first:]:
-            self._begun.append(str(path))
-            for number, block in enumerate(page_blocks(path)):
-                self._file_bytes = done + block.file_offset
-                if number >= passed_over:
-                    yield block
-            passed_over = 0
-            done += path.stat().st_size
+        self._blocks.reach(file)
 
     def _breaks_off(self, damage: DumpDamage) -> None:
         if self._damaged == "stop":
@@ -346,7 +282,7 @@ class DumpSource:
                 "what can be read with --set corpus.damaged=keep"
             )
         detail = f"the dump breaks off after this page, at byte {damage.offset:,}: {damage.detail}"
-        self._note(damage.file, damage.pages, "dump that breaks off", detail)
+        self._tally.note(damage.file, damage.pages, "dump that breaks off", detail)
 
     def _broken_page(self, file: str, page: BrokenPage) -> None:
         detail = f"at byte {page.offset:,}: {page.detail}"
@@ -355,43 +291,9 @@ class DumpSource:
                 f"{file}, page {page.number:,}, cannot be read, {detail}. Get the dump again, or "
                 "leave such pages out with --set corpus.damaged=keep"
             )
-        self._note(file, page.number, "broken page", detail)
-
-    def _note(self, file: str, page: int, reason: str, detail: str) -> None:
-        problem = ReadProblem(file, page, reason, detail, unit="page")
-        _log.warning("%s", problem)
-        self._reasons[reason] += 1
-        if len(self._problems) < _SHOWN:
-            self._problems.append(problem)
-
-
-def suitable_processes(files: Sequence[Path]) -> int:
-    """Return how many processes pay for dumps: all usable cores, fewer for small files, because a
-    process takes about a second to start."""
-    worth = sum(
-        path.stat().st_size / _WORTH["plain" if path.suffix == ".xml" else "packed"]
-        for path in files
-    )
-    return max(1, min(usable_cores(), round(worth)))
-
-
-def _judge(
-    block: PageBlock | DumpDamage, options: WikiOptions, cutting: Cutting, *, links: bool
-) -> tuple[str, list[Judged]] | DumpDamage:
-    """What a worker does; links go back to the first process only where they are asked for. Damage
-    comes back in its place among the blocks."""
-    if isinstance(block, DumpDamage):
-        return block
-    judged = judge_block(block, options, cutting)
-    if not links:
-        judged = [replace(one, links=()) if isinstance(one, Article) else one for one in judged]
-    return block.file, judged
+        self._tally.note(file, page.number, "broken page", detail)
 
 
 def _cut(article: Article) -> Iterator[Passage]:
     for number, text in enumerate(article.passages):
         yield Passage(f"{article.page_id}-{number}", article.title, text)
-
-
-def _counts(what: str, reasons: Counter[str]) -> dict[str, int]:
-    return {f"{what}_{reason.replace(' ', '_')}": n for reason, n in sorted(reasons.items())}

@@ -21,8 +21,9 @@ from rag_frozen.corpus import open_corpus
 from rag_frozen.corpus.build import CorpusArtifact, build_corpus_from
 from rag_frozen.corpus.mediawiki.aliases import AliasTable
 from rag_frozen.corpus.mediawiki.articles import Cutting
+from rag_frozen.corpus.mediawiki.blocks import suitable_processes
 from rag_frozen.corpus.mediawiki.options import WikiOptions
-from rag_frozen.corpus.mediawiki.reader import DumpSource, suitable_processes
+from rag_frozen.corpus.mediawiki.reader import DumpSource
 from rag_frozen.corpus.mediawiki.selection import Selection
 from rag_frozen.errors import ArtifactMissingError, DataFormatError, InputError, StorageError
 from rag_frozen.types import Passage
@@ -250,7 +251,7 @@ def test_any_number_of_processes_gives_the_same_corpus(tmp_path: Path) -> None:
 def test_small_dumps_are_read_in_one_process_and_large_ones_by_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag_frozen.corpus.mediawiki.reader.usable_cores", lambda: 4)
+    monkeypatch.setattr("rag_frozen.corpus.mediawiki.blocks.usable_cores", lambda: 4)
     sizes = {"small.xml": 2**20, "large.xml": 2**30, "middle.xml.bz2": 2**22}
     for name, size in sizes.items():
         with (tmp_path / name).open("wb") as handle:
