@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rag_frozen.artifacts import (
@@ -29,10 +27,9 @@ from rag_frozen.artifacts import (
     temporary_folder,
     write_artifact,
 )
-from rag_frozen.corpus import ArrowPassageStore, open_corpus
-from rag_frozen.corpus.ids import SeenIds
-from rag_frozen.corpus.store_writing import write_changed_store, write_store
-from rag_frozen.errors import InputError, RecipeError
+from rag_frozen.corpus import open_corpus
+from rag_frozen.corpus.store_writing import write_changed_store
+from rag_frozen.errors import RecipeError
 from rag_frozen.indexing import encoders
 from rag_frozen.indexing.bm25 import count_segments
 from rag_frozen.indexing.build import build_bm25_part
@@ -42,6 +39,7 @@ from rag_frozen.indexing.dense import (
     recorded_settings,
     resolve_dense,
 )
+from rag_frozen.indexing.gathering import Change, gather_change
 from rag_frozen.indexing.parts import (
     BuiltIndex,
     BuiltPart,
@@ -60,10 +58,6 @@ from rag_frozen.retrieval.passage_ids import PassageIds, write_changed_ids
 from rag_frozen.types import Passage
 
 __all__ = ["change_index"]
-
-_NAMED_AT_MOST = 5
-_BATCH = 4_096
-"""Added passages that are looked at together."""
 
 
 def change_index(
@@ -109,7 +103,7 @@ def change_index(
     store = open_corpus(built.part("corpus").folder)
     home = name_folder(root, "corpus", name=recipe.name)
     with storage_errors(home), temporary_folder(home) as work:
-        change = _gathered(store, add, delete, replace, work)
+        change = gather_change(store, work, add=add, delete=delete, replace=replace)
         mark_current(built.part("corpus").folder, before_others=True)
         corpus = _corpus(recipe, built.part("corpus"), change, root)
         parts = [corpus]
@@ -120,71 +114,7 @@ def change_index(
     return BuiltIndex(recipe.name, tuple(parts), recipe.bm25)
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """What is added, as a store of its own where anything is, and the ids that are deleted."""
-
-    added: ArrowPassageStore | None
-    deleted: tuple[str, ...]
-
-    @property
-    def n_added(self) -> int:
-        return 0 if self.added is None else len(self.added)
-
-    def passages(self) -> Iterator[Passage]:
-        if self.added is not None:
-            for batch in self.added.iter_passages(_BATCH):
-                yield from batch
-
-    def ids(self) -> Iterator[str]:
-        if self.added is not None:
-            for batch in self.added.iter_ids():
-                yield from batch
-
-
-def _gathered(
-    store: ArrowPassageStore,
-    add: Iterable[Passage],
-    delete: Sequence[str],
-    replace: bool,
-    work: Path,
-) -> _Change:
-    """Check a change while its passages are written into ``work``."""
-    store.rows_of(delete)
-    deleted = dict.fromkeys(delete)
-    summary = write_store(work, _checked(store, add, deleted, replace))
-    if not summary.n_passages and not deleted:
-        raise InputError("Nothing is to be added or deleted. Name passages or ids.")
-    if len(store) - len(deleted) + summary.n_passages == 0:
-        raise InputError("Nothing would be left of the corpus. Remove its folder instead.")
-    added = ArrowPassageStore(work) if summary.n_passages else None
-    return _Change(added, tuple(deleted))
-
-
-def _checked(
-    store: ArrowPassageStore, add: Iterable[Passage], deleted: dict[str, None], replace: bool
-) -> Iterator[Passage]:
-    """The added passages; with ``replace`` those that are there go into ``deleted``."""
-    seen = SeenIds()
-    stream = iter(add)
-    while batch := list(islice(stream, _BATCH)):
-        ids = [passage.id for passage in batch]
-        if twice := [one for one, new in zip(ids, seen.add(ids), strict=True) if not new]:
-            raise InputError(f"Ids come twice among the added passages: {_named(twice)}.")
-        there = [one for one, held in zip(ids, store.holds(ids), strict=True) if held]
-        if replace:
-            deleted.update(dict.fromkeys(there))
-        elif taken := [one for one in there if one not in deleted]:
-            raise InputError(
-                f"The corpus holds passages of these ids already: {_named(taken)}. To replace "
-                "them, say so: rag-frozen index add RECIPE FILE --replace"
-            )
-        if empty := [passage.id for passage in batch if not passage.text.strip()]:
-            raise InputError(f"Passages without text cannot be found: {_named(empty)}.")
-        yield from batch
-
-
-def _corpus(recipe: IndexRecipe, base: BuiltPart, change: _Change, root: Path | None) -> BuiltPart:
+def _corpus(recipe: IndexRecipe, base: BuiltPart, change: Change, root: Path | None) -> BuiltPart:
     began = time.perf_counter()
     before = load_manifest(base.folder, kind="corpus")
     home = name_folder(root, "corpus", name=recipe.name)
@@ -227,7 +157,7 @@ def _bm25(
     recipe: IndexRecipe,
     base: BuiltPart,
     corpus: BuiltPart,
-    change: _Change,
+    change: Change,
     root: Path | None,
     report: Report,
 ) -> BuiltPart:
@@ -263,7 +193,7 @@ def _dense(
     recipe: IndexRecipe,
     base: BuiltPart,
     corpus: BuiltPart,
-    change: _Change,
+    change: Change,
     root: Path | None,
     report: Report,
 ) -> BuiltPart:
@@ -319,8 +249,3 @@ def _dense(
         draft.measures.update(measures)
     shutil.rmtree(shards, ignore_errors=True)
     return found_part(target, "dense", time.perf_counter() - began)
-
-
-def _named(ids: Sequence[str]) -> str:
-    named = ", ".join(repr(one) for one in ids[:_NAMED_AT_MOST])
-    return named if len(ids) <= _NAMED_AT_MOST else f"{named} and {len(ids) - _NAMED_AT_MOST} more"

@@ -14,7 +14,7 @@ from rag_frozen.artifacts import verify
 from rag_frozen.corpus import store_files, store_writing
 from rag_frozen.errors import ArtifactMissingError, InputError, UnknownPassageError
 from rag_frozen.indexing import build as building
-from rag_frozen.indexing import changes, encoders, opening, parts
+from rag_frozen.indexing import changes, encoders, gathering, opening, parts
 from rag_frozen.retrieval.dense_encoders import Vectors
 from rag_frozen.types import Passage, Question
 from tests.contracts.test_retriever import HashEncoder
@@ -102,8 +102,8 @@ class Blank(HashEncoder):
 
 def test_memory_does_not_grow_with_what_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encoders, "make_encoder", lambda settings, device=None: Blank())
-    for module in (changes, store_files, store_writing):
-        monkeypatch.setattr(module, "_BATCH" if module is changes else "BATCH", 128)
+    for module in (gathering, store_files, store_writing):
+        monkeypatch.setattr(module, "BATCH", 128)
     settings = recipe(tmp_path, dense={"kind": "flat", "encoder": ENCODER, "shard_size": 128})
 
     def passages(n: int) -> Iterator[Passage]:

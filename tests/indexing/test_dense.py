@@ -26,7 +26,7 @@ from rag_frozen.indexing.dense import recorded_settings, resolve_dense
 from rag_frozen.indexing.dense_sizes import dense_sizes
 from rag_frozen.indexing.tuning_queries import tuning_texts
 from rag_frozen.recipes.index import IndexRecipe, TuningSettings
-from rag_frozen.retrieval import dense_faiss, dense_ivf
+from rag_frozen.retrieval import dense_ivf, dense_parts
 from rag_frozen.types import Question
 from tests.artifacts.disks import small_disk
 from tests.contracts.test_retriever import HashEncoder
@@ -145,7 +145,7 @@ def test_another_kind_over_the_same_vectors_encodes_nothing(tmp_path: Path):
 
 def test_another_recall_takes_over_the_built_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = building.build_index(recipe(tmp_path, "ivf-pq-fastscan", recall=0.8), root=tmp_path)
-    monkeypatch.setattr(dense_faiss, "_write", None)  # nothing is trained or written again
+    monkeypatch.setattr(dense_parts, "write_file", None)  # nothing is trained or written again
     second = building.build_index(recipe(tmp_path, "ivf-pq-fastscan", recall=0.95), root=tmp_path)
     assert files(first) == files(second)
     assert first.part("dense").folder != second.part("dense").folder

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +17,15 @@ from rag_frozen.artifacts import load_manifest
 from rag_frozen.errors import ArtifactMismatchError, DataFormatError, InputError
 from rag_frozen.indexing import executors
 from rag_frozen.indexing.build import build_index
+from rag_frozen.indexing.executors import parts_on
 from rag_frozen.indexing.executors_ray import RayCluster
 from rag_frozen.indexing.parts import BuiltIndex
 from rag_frozen.recipes.index import IndexRecipe
 from rag_frozen.retrieval import dense_parts
+from rag_frozen.retrieval.dense_ivf import build_ivf
+from rag_frozen.retrieval.dense_parts import MissingPart
 from tests.corpus.mediawiki.dumps import MadePage, multistream
+from tests.retrieval.clustered import clustered, store
 from tests.tiny import save_bert
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rag-frozen[ray]'")
@@ -185,6 +191,43 @@ def test_a_search_is_coded_in_parts_on_a_cluster_as_it_is_here(
     ]
     same(*built)
     assert "index.faiss" in load_manifest(built[0].part("dense").folder).files
+
+
+def dies_before_a_part(part: MissingPart, work: Callable[[MissingPart], bool], died: Path) -> bool:
+    if part.start == 200 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(part)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """A cluster that loses the worker of one part."""
+
+    cluster: RayCluster
+    died: Path
+
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], *, device: bool = False
+    ) -> Iterator[Any]:
+        deadly = partial(dies_before_a_part, work=function, died=self.died)
+        return self.cluster.map(deadly, items, device=device)
+
+
+def test_a_part_of_a_search_whose_worker_is_killed_is_made_again(
+    cluster: RayCluster, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense_parts, "PART_SIZE", 100)
+    build_ivf(tmp_path / "here", store(tmp_path / "here", clustered(600)), lists=8)
+    vectors = store(tmp_path / "there", clustered(600))
+    made = parts_on(Deadly(cluster, tmp_path / "died"), tmp_path / "there")
+    build_ivf(tmp_path / "there", vectors, lists=8, elsewhere=made)
+    assert (tmp_path / "died").exists()
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("here", "there")
+    ]
+    assert files[0] == files[1]
 
 
 def refused(*_: object) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rag_frozen.errors import ArtifactDamagedError
 from rag_frozen.retrieval import dense_faiss, dense_parts
@@ -128,6 +130,31 @@ def test_more_than_there_are_gives_all_that_were_found(tmp_path: Path, make: Mak
         found = rows[place][rows[place] >= 0]
         assert len(set(found.tolist())) == len(found) >= 1
         assert np.isneginf(scores[place][rows[place] < 0]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 60), asked=st.integers(1, 6), k=st.integers(1, 70), seed=st.integers(0, 9))
+def test_flat_search_of_few_and_of_many_questions_is_numpys(
+    tmp_path_factory: pytest.TempPathFactory, n: int, asked: int, k: int, seed: int
+):
+    made = np.repeat(clustered(n, seed=seed), 2, axis=0)  # every vector stands twice
+    search = FlatSearch(store(tmp_path_factory.mktemp("v"), made, dtype="float32"))
+    queries = questions()[:asked]
+    scores, rows = search.search(queries, k=k)
+    found = min(k, 2 * n)
+    truth = -np.sort(-(queries @ made.T), axis=1)[:, :found]
+    assert scores.shape == rows.shape == (asked, k)
+    assert np.allclose(scores[:, :found], truth, atol=1e-5)
+    assert (rows[:, found:] == -1).all()
+    for place in range(asked):
+        chosen = rows[place, :found]
+        assert len(set(chosen.tolist())) == found
+        assert np.allclose(made[chosen] @ queries[place], scores[place, :found], atol=1e-5)
+        if asked <= 3:
+            assert np.isneginf(scores[place, found:]).all()
+            ties = np.flatnonzero(scores[place, 1:found] == scores[place, : found - 1])
+            assert (chosen[ties] < chosen[ties + 1]).all()
+            assert len(ties) >= found // 2 - 1
 
 
 @pytest.mark.parametrize("name", FILES)
