@@ -21,8 +21,7 @@ from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.pipeline import Pipeline, Weigh
 from rag_frozen.prompting.bank import PromptBank
 from rag_frozen.prompting.ensemble import EnsembleReader
-from rag_frozen.prompting.heads import read_record
-from rag_frozen.prompting.loading import check_proof, load_prompt
+from rag_frozen.prompting.loading import check_prompt, load_prompt
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.reader.confidence import calibrated
 from rag_frozen.reader.each import EachReader
@@ -145,18 +144,13 @@ def _indexes(
 
 
 def _check_prompts(settings: recipes.PromptSettings) -> None:
-    """Refuse prompts that are not there, or not proven, before anything is built or loaded."""
+    """Refuse prompts that cannot be used before anything is built or loaded."""
     match settings:
-        case recipes.NoPrompt():
-            return
-        case recipes.SoftPromptSettings(path=path):
-            folders: tuple[Path, ...] = (path,)
-        case recipes.PromptEnsembleSettings(paths=paths):
-            folders = tuple(paths)
-    for folder in folders:
-        if not settings.accept_unproven:
-            check_proof(folder)
-        read_record(folder)
+        case recipes.SoftPromptSettings(path=path, accept_unproven=accept):
+            check_prompt(path, accept_unproven=accept)
+        case recipes.PromptEnsembleSettings(paths=paths, accept_unproven=accept):
+            for path in paths:
+                check_prompt(path, accept_unproven=accept)
 
 
 def _reading(

@@ -182,7 +182,8 @@ def find_artifact(
     if fingerprint is not None:
         folders = tuple(folder for folder in folders if folder.name == fingerprint)
     if not folders:
-        which = f"{kind} {name}" if fingerprint is None else f"{kind} {name} ({fingerprint})"
+        what = _said(kind)
+        which = f"{what} {name}" if fingerprint is None else f"{what} {name} ({fingerprint})"
         where = "the default folder" if root is None else str(root)
         raise ArtifactMissingError(
             f"There is no {which} in {where}. Build it with: {_BUILT_BY[kind]}"
@@ -203,7 +204,7 @@ def current_build(home: Path) -> Path | None:
 
 def _read(folder: Path, kind: ArtifactKind | None) -> str:
     build = f" Build it with: {_BUILT_BY[kind]}" if kind else ""
-    what = kind or "artifact"
+    what = _said(kind)
     if not folder.is_dir():
         raise ArtifactMissingError(f"There is no {what} at {folder}.{build}")
     path = folder / MANIFEST_NAME
@@ -232,8 +233,8 @@ def _parse(folder: Path, text: str, *, kind: ArtifactKind | None) -> Manifest:
     found = value.get("kind")
     if kind is not None and found != kind:
         raise ArtifactDamagedError(
-            f"{folder} holds a {found}, but a {kind} is needed. Give the folder of a {kind}, or "
-            f"build one with: {_BUILT_BY[kind]}"
+            f"{folder} is of kind {_said(found)}, but one of kind {_said(kind)} is needed. Give "
+            f"the folder of one, or build one with: {_BUILT_BY[kind]}"
         )
     _check_schema(folder, value["schema_version"], kind=kind or found)
     try:
@@ -269,4 +270,9 @@ def _damaged(folder: Path, kind: ArtifactKind | None, problems: list[str]) -> st
     named = "; ".join(problems[:_NAMED_AT_MOST])
     more = f"; and {len(problems) - _NAMED_AT_MOST} more" if len(problems) > _NAMED_AT_MOST else ""
     build = f" and build it again with: {_BUILT_BY[kind]}" if kind else " and build it again"
-    return f"The {kind or 'artifact'} in {folder} is damaged: {named}{more}. Remove it{build}"
+    return f"The {_said(kind)} in {folder} is damaged: {named}{more}. Remove it{build}"
+
+
+def _said(kind: object) -> str:
+    """How messages name a kind: the head of a trained prompt is the prompt to who uses it."""
+    return "prompt" if kind == "head" else str(kind or "artifact")

@@ -118,6 +118,11 @@ def refuse_copy(target: Path, recipe: Mapping[str, Any] | None = None) -> None:
     A finished run in ``target`` may be the very one that will be made, whose process was killed
     after the copy; it is refused when its recipe is another than ``recipe``.
     """
+    above = next(parent for parent in target.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(
+            f"{target} cannot be made: {above} is a file. Name a new folder with --out."
+        )
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     try:

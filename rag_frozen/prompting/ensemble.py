@@ -12,9 +12,10 @@ from typing import Literal
 
 from rag_frozen.errors import InputError
 from rag_frozen.protocols import Reader
+from rag_frozen.reader.around import AroundReader
 from rag_frozen.types import Context, Generation
 
-__all__ = ["EnsembleReader", "Vote", "vote"]
+__all__ = ["EnsembleReader", "Vote", "elect", "vote"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Vote:
     confidence: float
 
 
-class EnsembleReader:
+class EnsembleReader(AroundReader):
     """A reader conditioned by several prompts of one bank; implements ``protocols.Reader``."""
 
     def __init__(
@@ -56,20 +57,10 @@ class EnsembleReader:
         """
         if not names or len(set(names)) != len(names):
             raise InputError(f"An ensemble needs different prompts, at least one: {list(names)}")
-        self.reader = reader
+        super().__init__(reader)
         self.names = tuple(names)
         self._normalize = normalize
         self._method = method
-
-    @property
-    def digest(self) -> str:
-        """Of the frozen reader's weights."""
-        return str(getattr(self.reader, "digest", ""))
-
-    def parameter_counts(self) -> tuple[int, int]:
-        """Of the frozen reader: all weights, and those outside of embedding tables."""
-        counts: tuple[int, int] = self.reader.parameter_counts()  # type: ignore[attr-defined]
-        return counts
 
     def generate(self, contexts: Sequence[Context]) -> list[Generation]:
         """Answer each context with the members' choice.
@@ -83,14 +74,28 @@ class EnsembleReader:
         spread = [replace(context, soft_prompt=name) for context in contexts for name in self.names]
         written = self.reader.generate(spread)
         n = len(self.names)
-        chosen = []
-        for start in range(0, len(written), n):
-            members = written[start : start + n]
-            counted = vote(members, normalize=self._normalize, method=self._method)
-            winner = members[counted.winner]
-            logprob = math.log(counted.confidence) if counted.confidence > 0 else -math.inf
-            chosen.append((replace(winner, logprob=logprob), counted))
-        return chosen
+        return [
+            elect(written[start : start + n], normalize=self._normalize, method=self._method)
+            for start in range(0, len(written), n)
+        ]
+
+
+def elect(
+    members: Sequence[Generation],
+    *,
+    normalize: Callable[[str], str],
+    method: Literal["majority", "likelihood"] = "majority",
+) -> tuple[Generation, Vote]:
+    """The winner of a vote, its ``logprob`` the logarithm of the vote's confidence, and the vote.
+
+    >>> members = [Generation("Nile", -0.1, 1, "end"), Generation("the Nile", -0.3, 2, "end")]
+    >>> winner, counted = elect(members, normalize=lambda text: text.removeprefix("the "))
+    >>> winner.text, round(math.exp(winner.logprob), 3), counted.agreement
+    ('Nile', 0.823, 1.0)
+    """
+    counted = vote(members, normalize=normalize, method=method)
+    logprob = math.log(counted.confidence) if counted.confidence > 0 else -math.inf
+    return replace(members[counted.winner], logprob=logprob), counted
 
 
 def vote(

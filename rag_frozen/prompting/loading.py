@@ -14,7 +14,7 @@ from rag_frozen.models.state_memory import StateMemory
 from rag_frozen.prompting.heads import Head, load_head, read_record
 from rag_frozen.prompting.input_encoder import InputEncoder
 
-__all__ = ["ShareStates", "check_proof", "load_prompt"]
+__all__ = ["ShareStates", "check_prompt", "check_proof", "load_prompt"]
 
 ShareStates = Callable[[str, StateMemory], bool]
 """Given an encoder's digest and a memory: whether the retriever will fill the memory."""
@@ -62,6 +62,17 @@ def load_prompt(
         if share_states(encoder.digest, memory):
             encoder.memory = memory
     return load_head(folder, reader_digest=reader_digest, encoder=encoder, device=device)
+
+
+def check_prompt(folder: Path, *, accept_unproven: bool = False) -> None:
+    """Refuse a folder without a prompt, or with one whose proof failed, before anything is loaded.
+
+    Raises:
+        ArtifactError: as :func:`load_prompt` would, as far as it can be told without the reader.
+    """
+    if not accept_unproven:
+        check_proof(folder)
+    read_record(folder)
 
 
 def check_proof(folder: Path) -> None:

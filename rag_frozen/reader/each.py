@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rag_frozen.protocols import Reader
+from rag_frozen.reader.around import AroundReader
 from rag_frozen.types import Context, Generation, ReadAlone
 
 __all__ = ["EachReader", "log_sum_exp", "merge"]
 
 
-class EachReader:
+class EachReader(AroundReader):
     """Reads the passages of a context one by one; implements ``protocols.Reader``."""
 
     def __init__(
@@ -33,19 +34,9 @@ class EachReader:
             normalize: answers that it makes equal are one answer.
             never_empty: see :func:`merge`.
         """
-        self.reader = reader
+        super().__init__(reader)
         self._normalize = normalize
         self._never_empty = never_empty
-
-    @property
-    def digest(self) -> str:
-        """Of the frozen reader's weights."""
-        return str(getattr(self.reader, "digest", ""))
-
-    def parameter_counts(self) -> tuple[int, int]:
-        """Of the frozen reader: all weights, and those outside of embedding tables."""
-        counts: tuple[int, int] = self.reader.parameter_counts()  # type: ignore[attr-defined]
-        return counts
 
     def generate(self, contexts: Sequence[Context]) -> list[Generation]:
         """Answer each context; one that was not packed passage by passage is read as it is.

@@ -16,7 +16,7 @@ import torch
 from rag_frozen.artifacts import ArtifactKind, load_manifest
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
-from rag_frozen.prompting.ensemble import vote
+from rag_frozen.prompting.ensemble import elect
 from rag_frozen.prompting.loading import load_prompt
 from rag_frozen.protocols import PromptGenerator
 from rag_frozen.reader.make import make_reader
@@ -123,12 +123,10 @@ def voted(members: Sequence[Sequence[Generation]], *, method: str = "majority") 
     >>> [chosen.text for chosen in voted([[one], [other]])]
     ['Nile']
     """
-    chosen = []
-    for row in zip(*members, strict=True):
-        counted = vote(row, normalize=normalize_answer, method=method)  # type: ignore[arg-type]
-        logprob = math.log(counted.confidence) if counted.confidence > 0 else -math.inf
-        chosen.append(replace(row[counted.winner], logprob=logprob))
-    return chosen
+    return [
+        elect(row, normalize=normalize_answer, method=method)[0]  # type: ignore[arg-type]
+        for row in zip(*members, strict=True)
+    ]
 
 
 def with_text(contexts: Sequence[Context], text: str) -> list[Context]:

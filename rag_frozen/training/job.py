@@ -27,7 +27,8 @@ from rag_frozen.artifacts import (
     write_artifact,
 )
 from rag_frozen.errors import FrozenWeightsChangedError
-from rag_frozen.models.digest import tensors_digest
+from rag_frozen.models.digest import folder_digest, tensors_digest
+from rag_frozen.models.source import resolve_model
 from rag_frozen.training.loop import LoopResult, Progress, TrainingTask, run_loop
 from rag_frozen.training.plots import plot_training
 from rag_frozen.training.processes import ALONE, Share
@@ -38,7 +39,7 @@ from rag_frozen.training.settings import (
     ReadingSource,
 )
 
-__all__ = ["Begun", "Job", "TrainingReport", "data_hashes", "run_job"]
+__all__ = ["Begun", "Job", "TrainingReport", "data_hashes", "named_inputs", "run_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,14 @@ class LoopSettings(Protocol):
     def checkpoint_every(self) -> int: ...
     @property
     def early_stopping(self) -> EarlyStopping | None: ...
+
+
+class EncoderTraining(LoopSettings, Protocol):
+    """A training recipe over an encoder, which may begin from an earlier training's result."""
+
+    @property
+    def start_from(self) -> str | None: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...  # Any: JSON values
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +160,21 @@ def run_job(
     found = _finished(home / identity)
     assert found is not None  # the first process has just written it
     return found
+
+
+def named_inputs(settings: EncoderTraining) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the recipe as JSON values, and what encoder and start are, by their hashes.
+
+    What lies where is taken out of the recipe: hashes name the data and the start.
+    """
+    recipe = settings.model_dump(mode="json")
+    recipe["data"].pop("path")
+    encoder = resolve_model(settings.encoder).path
+    inputs = {"encoder": file_sha256(encoder / "model.safetensors")}
+    if settings.start_from is not None:
+        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
+        recipe["start_from"] = "start"
+    return recipe, inputs
 
 
 def data_hashes(

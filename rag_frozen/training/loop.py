@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rag_frozen.errors import ArtifactMismatchError, InputError
+from rag_frozen.artifacts.storage import make_folder, storage_errors
+from rag_frozen.errors import ArtifactDamagedError, ArtifactMismatchError, InputError
 from rag_frozen.training.optimisers import learning_rate_at, make_optimiser
 from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.settings import EarlyStopping, OptimiserSettings
@@ -125,11 +127,16 @@ def run_loop(
 
     Raises:
         ArtifactMismatchError: when the checkpoint is that of another training.
+        ArtifactDamagedError: when the checkpoint cannot be read.
         InputError: when early stopping names a metric that the task does not measure.
+        StorageError: when checkpoints cannot be written.
     """
     parameters = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
     optimiser = make_optimiser(settings, parameters)
     run = _Run(task, parameters, optimiser, LoopResult())
+    if share.is_main:
+        with storage_errors(checkpoints):  # a place that cannot be written is told before the work
+            make_folder(checkpoints)
     total = _restore(run, checkpoints, identity)
     share.wait()  # a process that is ahead must not replace the checkpoint that others still read
     if validate_first and run.step == 0 and not run.result.metrics:
@@ -206,9 +213,17 @@ def _judge(run: _Run[Any], rule: EarlyStopping) -> None:
 
 def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> None:
     """Write the state into a folder beside the old one, then swap them by renaming."""
+    with storage_errors(checkpoints):
+        done = _written(run, checkpoints, identity, total)
+    for old in checkpoints.glob("step-*"):
+        if old != done:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _written(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> Path:
     fresh = checkpoints / f"step-{run.step:07d}.partial"
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    make_folder(fresh)
     tensors: dict[str, Tensor] = {"random": torch.get_rng_state(), "loss": total}
     for name, parameter in run.parameters.items():
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
@@ -228,9 +243,7 @@ def _save(run: _Run[Any], checkpoints: Path, identity: str, total: Tensor) -> No
     (fresh / "state.json").write_text(json.dumps(record), encoding="utf-8")
     done = checkpoints / f"step-{run.step:07d}"
     os.replace(fresh, done)
-    for old in checkpoints.glob("step-*"):
-        if old != done:
-            shutil.rmtree(old, ignore_errors=True)
+    return done
 
 
 def _restore(run: _Run[Any], checkpoints: Path, identity: str) -> Tensor:
@@ -239,13 +252,19 @@ def _restore(run: _Run[Any], checkpoints: Path, identity: str) -> Tensor:
     if not found:
         return torch.zeros(())
     folder = found[-1]
-    record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    try:
+        record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / "state.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ArtifactDamagedError(
+            f"The checkpoint in {folder} cannot be read: {error}. Remove it, and the training "
+            "begins anew."
+        ) from error
     if record["identity"] != identity:
         raise ArtifactMismatchError(
             f"The checkpoint in {folder} is that of another recipe or other data "
-            f"({record['identity']}, now {identity}). Give another --out folder, or delete it."
+            f"({record['identity']}, now {identity}). Remove it, and the training begins anew."
         )
-    tensors = load_file(str(folder / "state.safetensors"))
     with torch.no_grad():
         for name, parameter in run.parameters.items():
             parameter.copy_(tensors[f"weight.{name}"])

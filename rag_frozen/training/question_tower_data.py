@@ -14,9 +14,15 @@ from typing import Any
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.training.passage_bank import PassageBank
-from rag_frozen.training.ranking_data import holds, read_sources, row_answers, row_passages
+from rag_frozen.training.ranking_data import (
+    holds,
+    read_sources,
+    row_answers,
+    row_passages,
+    split_off,
+)
 from rag_frozen.training.retriever_settings import BankSettings, RetrieverTraining
-from rag_frozen.training.sources import hold_out, read_rows
+from rag_frozen.training.sources import read_rows
 from rag_frozen.types import Passage
 
 __all__ = ["AnsweredQuestion", "BankRow", "BankSource", "bank_marks", "load_bank_data"]
@@ -69,14 +75,7 @@ def load_bank_data(
     assert settings.bank is not None
     data = settings.data
     rows_of = read_sources(data)
-    out = hold_out(
-        rows_of,
-        titles_of=data.held_out.titles.name,
-        n_titles=data.held_out.n_titles,
-        rows_from=data.held_out.rows.name,
-        n_rows=data.held_out.n_rows,
-        seed=data.held_out.seed,
-    )
+    out = split_off(rows_of, data.held_out)
     held = {normalize_answer(str(row["question"])) for rows in out.values() for row in rows}
     asked = _held_questions(settings.bank, settings, held)
     held |= {normalize_answer(str(row["question"])) for row in asked}

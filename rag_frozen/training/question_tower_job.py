@@ -7,20 +7,14 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from rag_frozen.artifacts import file_sha256, fingerprint, load_manifest
+from rag_frozen.artifacts import fingerprint, load_manifest
 from rag_frozen.errors import ArtifactMismatchError
 from rag_frozen.indexing.parts import BuiltIndex
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
-from rag_frozen.models.lora import attach_lora, lora_weights, restore_lora
 from rag_frozen.models.source import resolve_model
-from rag_frozen.retrieval.minilm_adapter import (
-    begin_encoder,
-    load_adapted_encoder,
-    read_adapter,
-    save_adapter,
-)
-from rag_frozen.training.job import Begun, Job
+from rag_frozen.training.adapter_job import begin_adapters, frozen_part, write_adapters
+from rag_frozen.training.job import Begun, Job, named_inputs
 from rag_frozen.training.passage_bank import PassageBank, find_bank
 from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.question_tower_data import load_bank_data
@@ -30,9 +24,6 @@ from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.sources import excluded_ids
 
 __all__ = ["question_tower_job"]
-
-_POOLER = "pooler.dense"
-"""BERT's pooler, which mean pooling does not read."""
 
 
 def question_tower_job(
@@ -53,15 +44,10 @@ def question_tower_job(
     encoder = resolve_model(settings.encoder).path
     built = find_bank(settings.bank.index, root)
     _check_encoder(settings, encoder, built)
-    recipe = settings.model_dump(mode="json")
-    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
-    recipe["bank"]["index"] = "bank"  # so do the fingerprints of the index
-    inputs = {"encoder": file_sha256(encoder / "model.safetensors")}
+    recipe, inputs = named_inputs(settings)
+    recipe["bank"]["index"] = "bank"  # its fingerprints name it, not where it lies
     inputs |= {f"bank {role}": built.part(role).fingerprint for role in ("corpus", "dense")}
     inputs |= ranking_hashes(settings.data, more=_measured(settings))
-    if settings.start_from is not None:
-        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
-        recipe["start_from"] = "start"
     identity = fingerprint(recipe, inputs)
 
     def begin(home: Path) -> Begun:
@@ -91,12 +77,7 @@ def _begin(
     settings: RetrieverTraining, folder: Path, built: BuiltIndex, rounds: Path, share: Share
 ) -> Begun:
     device = share.device or choose_device()
-    encoder, form = begin_encoder(folder)
-    lora = settings.lora
-    attach_lora(encoder, rank=lora.rank, alpha=lora.alpha, leave=(_POOLER,))
-    if settings.start_from is not None:
-        adapter, _ = read_adapter(resolve_model(settings.start_from).path)
-        restore_lora(encoder, adapter)
+    encoder, form = begin_adapters(settings, folder)
     bank = PassageBank(
         built, exclude=sorted(excluded_ids(settings.data.passages, settings.data.path))
     )
@@ -117,17 +98,8 @@ def _begin(
     passages = folder_digest(folder)
 
     def write(target: Path) -> None:
-        save_adapter(
-            lora_weights(encoder),
-            target,
-            encoder=settings.encoder,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            passages=passages,
-        )
-        task.use(load_adapted_encoder(target).encoder)
+        write_adapters(encoder, target, settings=settings, task=task, passages=passages)
 
-    frozen = {n: p for n, p in encoder.named_parameters() if not p.requires_grad}
     counts = {"questions": sum(len(source.rows) for source in sources)}
     counts["validation_questions"] = sum(len(asked) for asked in validation.values())
-    return Begun(task, {"encoder": frozen}, write, validate_first=True, counts=counts)
+    return Begun(task, {"encoder": frozen_part(encoder)}, write, validate_first=True, counts=counts)

@@ -18,7 +18,7 @@ from rag_frozen.evaluation.metrics import has_answer, normalize_answer
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.ranking_rows import RankingRow, RankingSource, ValidationList
-from rag_frozen.training.ranking_settings import RankingData
+from rag_frozen.training.ranking_settings import HeldOut, RankingData
 from rag_frozen.training.settings import ReadingSource
 from rag_frozen.training.sources import excluded_ids, hold_out, read_passage_source, read_rows
 from rag_frozen.types import Passage, Question
@@ -29,6 +29,7 @@ __all__ = [
     "read_sources",
     "row_answers",
     "row_passages",
+    "split_off",
 ]
 
 Row = Mapping[str, Any]  # Any: JSON values
@@ -51,14 +52,7 @@ def load_ranking_data(
     """
     excluded = excluded_ids(data.passages, data.path)
     rows_of = read_sources(data)
-    held = hold_out(
-        rows_of,
-        titles_of=data.held_out.titles.name,
-        n_titles=data.held_out.n_titles,
-        rows_from=data.held_out.rows.name,
-        n_rows=data.held_out.n_rows,
-        seed=data.held_out.seed,
-    )[data.held_out.rows.name][: data.held_out.limit]
+    held = split_off(rows_of, data.held_out)[data.held_out.rows.name][: data.held_out.limit]
     search = any(not _is_mined(row) for s in data.questions for row in rows_of[s.name])
     passages: dict[str, Passage] = {}
     if search or data.held_out.candidates is None:
@@ -100,6 +94,18 @@ def read_sources(data: RankingData) -> dict[str, list[Row]]:
                 "The validation split is taken from the first; give the other another name."
             )
     return {name: list(read_rows(source, data.path)) for name, source in named.items()}
+
+
+def split_off(rows_of: dict[str, list[Row]], held_out: HeldOut) -> dict[str, list[Row]]:
+    """Take the recipe's validation parts out of ``rows_of``, and return them by source."""
+    return hold_out(
+        rows_of,
+        titles_of=held_out.titles.name,
+        n_titles=held_out.n_titles,
+        rows_from=held_out.rows.name,
+        n_rows=held_out.n_rows,
+        seed=held_out.seed,
+    )
 
 
 def _is_mined(row: Row) -> bool:

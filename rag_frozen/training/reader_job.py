@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from rag_frozen.artifacts import file_sha256
 from rag_frozen.errors import RecipeError
 from rag_frozen.models.device import choose_device, choose_dtype
-from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
-from rag_frozen.training.job import Begun, Job, data_hashes
+from rag_frozen.training.job import Begun, Job, data_hashes, named_inputs
 from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import load_reading_data
@@ -26,17 +24,12 @@ __all__ = ["reader_job"]
 def reader_job(settings: ReaderTraining) -> Job:
     """Name the recipe's inputs; models and data are loaded when the job begins."""
     encoder = resolve_model(settings.encoder).path
-    recipe = settings.model_dump(mode="json")
-    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
+    recipe, inputs = named_inputs(settings)
     if settings.layers is None:
         recipe.pop("layers")  # a recipe without it is the same as before there was a choice
     data = settings.data
     sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
-    hashes = data_hashes(data.path, data.passages, sources)
-    inputs = {"encoder": file_sha256(encoder / "model.safetensors"), **hashes}
-    if settings.start_from is not None:
-        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
-        recipe["start_from"] = "start"  # its digest names it, not where it lies
+    inputs |= data_hashes(data.path, data.passages, sources)
     return Job(settings, recipe, inputs, lambda home: _begin(settings, encoder))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from rag_frozen.artifacts import file_sha256
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.source import resolve_model
@@ -22,7 +21,7 @@ from rag_frozen.rerank.pocket import (
     load_pocket_classifier,
     save_pocket_classifier,
 )
-from rag_frozen.training.job import Begun, Job, data_hashes
+from rag_frozen.training.job import Begun, Job, data_hashes, named_inputs
 from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.ranking_data import load_ranking_data
 from rag_frozen.training.ranking_rows import RankingSource
@@ -39,13 +38,8 @@ _LOG = logging.getLogger(__name__)
 def reranker_job(settings: RerankerTraining, *, share: Share = ALONE) -> Job:
     """Name the recipe's inputs; models and data are loaded when the job begins."""
     encoder = resolve_model(settings.encoder).path
-    recipe = settings.model_dump(mode="json")
-    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
-    inputs = {"encoder": file_sha256(encoder / "model.safetensors")}
+    recipe, inputs = named_inputs(settings)
     inputs |= ranking_hashes(settings.data)
-    if settings.start_from is not None:
-        inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
-        recipe["start_from"] = "start"  # its digest names it, not where it lies
     if settings.base is not None:
         inputs["base"] = folder_digest(resolve_model(settings.base).path)
     if settings.loss == "ralm" and settings.likelihood is not None:

@@ -133,8 +133,15 @@ def test_a_manifest_that_is_no_text_is_damage(tmp_path: Path) -> None:
 
 def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     folder = build(tmp_path)
-    with pytest.raises(ArtifactDamagedError, match="holds a index, but a corpus is needed"):
+    with pytest.raises(
+        ArtifactDamagedError, match="is of kind index, but one of kind corpus is needed"
+    ):
         load_manifest(folder, kind="corpus")
+
+
+def test_the_head_of_a_prompt_is_called_a_prompt(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactMissingError, match=r"no prompt at .*rag-frozen train RECIPE"):
+        load_manifest(tmp_path / "none", kind="head")
 
 
 def test_an_older_schema_asks_for_a_new_build_and_a_newer_one_for_an_upgrade(

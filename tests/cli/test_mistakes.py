@@ -79,6 +79,9 @@ MINE = ["mine", "asked.jsonl", "--pipeline", "pocket", "--out"]
         ([*MINE, "o", "--min-overlap", "2"], 2, "less than or equal to 1 (found '2')"),
         ([*MINE, "o", "--exclude-file", "none"], 2, "No such file or directory. Name a text file"),
         (["index", "delete", "pocket", "--file", "folder"], 2, "Is a directory. Name a text file"),
+        # evaluations: told before the work
+        (["eval", "pocket", "--out", "text/run"], 2, "text is a file. Name a new folder"),
+        (["eval", "pocket", "--out", "folder.yaml/../text"], 2, "exists and is not empty"),
         # PEFT's adapters
         (["prompts", "import", "folder", "o", "--model", "none"], 4, "There is no folder none"),
     ],

@@ -40,3 +40,29 @@ def test_a_prompt_whose_proof_fails_is_stored_and_has_its_own_exit_code(command:
     assert f"Was there already: {folder}" in out
     assert fault in err
     assert command("prompts", "show", folder)[0] == 0
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_first_step(command: Command):
+    for root, said in (
+        ("labels.jsonl", "is a file, not a folder"),
+        ("/proc/none", "not permitted"),
+    ):
+        code, out, err = command("train", "short.yaml", "--root", root)
+        assert (code, out) == (5, "")
+        assert said in err
+        assert "step" not in err
+
+
+def test_a_damaged_checkpoint_is_told(command: Command, root: Path):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rag_frozen.training.prompt_training.write_artifact", stop)
+        assert command("train", "short.yaml", "--set", "seed=7")[0] == 130
+    [state] = root.rglob("state.safetensors")
+    state.write_bytes(state.read_bytes()[:100])
+    code, _, err = command("train", "short.yaml", "--set", "seed=7")
+    assert code == 3
+    assert f"The checkpoint in {state.parent} cannot be read" in err
+    assert "Remove it, and the training begins anew" in err
