@@ -8,7 +8,6 @@ import pytest
 
 from rag_frozen.build import load_pipeline
 from rag_frozen.errors import RecipeError
-from rag_frozen.normalization import normalize_answer
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.recipes.pipeline import FreeAnswers, PipelineRecipe, QuotedAnswers
@@ -40,8 +39,9 @@ def test_every_answer_stands_in_a_passage_that_was_read(root: Path, reading: str
     _, answers = ask(root, "answers={kind: quoted, also: []}", f"reading={reading}")
     for answer in answers:
         read = [one.passage for one in answer.evidence]
-        texts = [f" {normalize_answer(text)} " for one in read for text in (one.title, one.text)]
-        assert any(f" {normalize_answer(answer.text)} " in text for text in texts), answer
+        texts = [" ".join(text.split()) for one in read for text in (one.title, one.text)]
+        assert answer.text
+        assert any(answer.text in text for text in texts), answer
         assert answer.confidence < 1
 
 

@@ -158,6 +158,7 @@ class PromptTokens:
                     (*first, *ids[rest:]),
                     (True, *[False] * (len(first) + len(ids) - rest - 1)),
                     (*[False] * (len(first) - 1), piece.ends[rest - 1], *piece.ends[rest:]),
+                    (*[any(map(str.isalnum, word))] * len(first), *piece.says[rest:]),
                 )
             )
         return made

@@ -26,11 +26,13 @@ _Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TokenPiece:
-    """A text as tokens, and before and behind which of them an answer may begin and end."""
+    """A text as tokens: before and behind which of them an answer may begin and end, and which say
+    something. An answer of which no token does (a full stop alone) may not end."""
 
     ids: tuple[int, ...]
     starts: tuple[bool, ...]
     ends: tuple[bool, ...]
+    says: tuple[bool, ...]
 
 
 def token_piece(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> TokenPiece:
@@ -40,11 +42,16 @@ def token_piece(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]
         text: what was tokenized.
         ids: its tokens, without special ones.
         offsets: half-open character ranges of the tokens in ``text``. Tokens that share a
-            character stay together; no answer ends with a token of white space alone.
+            character stay together; no answer ends with a token of white space alone, and none
+            begins where no letter or digit follows.
 
-    >>> token_piece("Nile, 6", [7, 8, 9, 5], [(0, 2), (2, 4), (4, 5), (6, 7)])
-    TokenPiece(ids=(7, 8, 9, 5), starts=(True, False, True, True), ends=(False, True, True, True))
+    >>> piece = token_piece("Nile, 6", [7, 8, 9, 5], [(0, 2), (2, 4), (4, 5), (6, 7)])
+    >>> piece.starts, piece.ends
+    ((True, False, True, True), (False, True, True, True))
+    >>> piece.says
+    (True, True, False, True)
     """
+    says = [any(char.isalnum() for char in text[start:stop]) for start, stop in offsets]
     parts = [
         not splits_word(text, start) and (place == 0 or offsets[place - 1][1] <= start)
         for place, (start, _) in enumerate(offsets)
@@ -53,27 +60,29 @@ def token_piece(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]
         follows and bool(text[start:stop].strip())
         for follows, (start, stop) in zip((*parts[1:], True), offsets, strict=False)
     ]
-    return TokenPiece(tuple(ids), tuple(parts), tuple(ends))
+    starts = [part and any(says[place:]) for place, part in enumerate(parts)]
+    return TokenPiece(tuple(ids), tuple(starts), tuple(ends), tuple(says))
 
 
 def whole_piece(ids: Sequence[int]) -> TokenPiece:
-    """A text that may be quoted only whole.
+    """A text that may be quoted only whole, whatever it says.
 
     >>> whole_piece([3, 4])
-    TokenPiece(ids=(3, 4), starts=(True, False), ends=(False, True))
+    TokenPiece(ids=(3, 4), starts=(True, False), ends=(False, True), says=(True, True))
     """
     places = range(len(ids))
     return TokenPiece(
         tuple(ids),
         tuple(place == 0 for place in places),
         tuple(place == len(ids) - 1 for place in places),
+        tuple(True for _ in places),
     )
 
 
 class QuotedAnswers:
     """What may be written next, given what was written.
 
-    >>> river = TokenPiece((4, 5, 6), (True, True, False), (True, False, True))
+    >>> river = TokenPiece((4, 5, 6), (True, True, False), (True, False, True), (True, True, True))
     >>> answers = QuotedAnswers([river, whole_piece([9])])
     >>> answers.following(()), answers.following((4,)), answers.following((5,))
     (((4, 5, 9), True), ((5,), True), ((6,), False))
@@ -102,8 +111,14 @@ class QuotedAnswers:
             return tuple(sorted({self._token(place) for place in self._beginnings()})), True
         found = self._standing(written)
         next_tokens = {self._token(place) for place in self._next(found)}
-        may_end = not found or any(self._pieces[piece].ends[at] for piece, at in found)
+        may_end = not found or any(self._ends(place, len(written)) for place in found)
         return tuple(sorted(next_tokens)), may_end
+
+    def _ends(self, place: _Place, length: int) -> bool:
+        """True where an answer of so many tokens may end at a place: behind a word, and having said
+        something."""
+        piece, at = self._pieces[place[0]], place[1]
+        return piece.ends[at] and any(piece.says[at - length + 1 : at + 1])
 
     def _standing(self, written: tuple[int, ...]) -> list[_Place]:
         """Where the last token of what was written stands."""

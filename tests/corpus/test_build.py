@@ -200,7 +200,7 @@ def test_a_corpus_of_another_kind_or_without_a_manifest_is_refused(
     built = build_corpus(source, tmp_path / "root", name="c")
     path = built.folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "index"}))
-    with pytest.raises(ArtifactDamagedError, match="a corpus is needed"):
+    with pytest.raises(ArtifactDamagedError, match="one of kind corpus is needed"):
         open_corpus(built.folder)
 
 

@@ -30,7 +30,7 @@ def piece_of(text: list[list[int]]) -> TokenPiece:
     """A text of words of several tokens each."""
     ids = [token for word in text for token in word]
     begins = [place == 0 for word in text for place in range(len(word))]
-    return TokenPiece(tuple(ids), tuple(begins), (*begins[1:], True))
+    return TokenPiece(tuple(ids), tuple(begins), (*begins[1:], True), (True,) * len(ids))
 
 
 def runs(text: list[list[int]]) -> set[tuple[int, ...]]:
@@ -73,6 +73,18 @@ def test_a_word_of_several_tokens_begins_and_ends_as_a_whole_with_its_accents():
     piece = token_piece(text, range(9), offsets)
     assert piece.starts == (True, False, True, True, True, True, True, True, False)
     assert piece.ends == (False, True, True, True, True, True, True, False, True)
+
+
+def test_a_full_stop_alone_is_no_answer_but_may_stand_before_or_behind_one():
+    text = ". $ 5 ."
+    piece = token_piece(text, [1, 2, 3, 1], [(0, 1), (2, 3), (4, 5), (6, 7)])
+    answers = QuotedAnswers([piece])
+    assert answers.following(()) == ((1, 2, 3), True)
+    assert answers.following((1,)) == ((2,), False)
+    assert answers.following((2, 3)) == ((1,), True)
+    assert answers.following((3, 1)) == ((), True)
+    assert QuotedAnswers([token_piece("...", [1], [(0, 3)])]).following(()) == ((), True)
+    assert QuotedAnswers([whole_piece([1])]).following((1,)) == ((), True)
 
 
 def test_tokens_that_share_a_character_stay_together():
