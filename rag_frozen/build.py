@@ -189,7 +189,7 @@ def _reading(
         max_passages=settings.packing.max_passages,
         order=settings.packing.order,
         soft_prompt=lambda: bank.length,
-        quoted=getattr(settings.answers, "also", None),
+        quoted=settings.answers.also if settings.answers.kind == "quoted" else None,
     )
     return packer, reader, bank
 
