@@ -71,6 +71,8 @@ def read_folder(
         DataFormatError: while iterating, with ``strict``, for a file that is no text.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; name the folder that holds the documents.")
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}. Check the path.")
     wanted = tuple(ending.lower() for ending in endings)

@@ -248,7 +248,7 @@ class PassageReader(Iterator[Passage]):
     def _note(self, name: str, line: int, fault: RowFault) -> None:
         problem = ReadProblem(name, line, fault.reason, fault.detail, self._place)
         if self._strict:
-            raise DataFormatError(f"{problem}. Correct the row, or read without strict.")
+            raise DataFormatError(f"{problem}. Correct or remove that row.")
         self._reasons[fault.reason] += 1
         if len(self._problems) < self._max_problems:
             self._problems.append(problem)

@@ -13,7 +13,7 @@ from pathlib import Path
 from rag_frozen.corpus import ArrowPassageStore
 from rag_frozen.corpus.ids import SeenIds
 from rag_frozen.corpus.store_writing import write_store
-from rag_frozen.errors import InputError
+from rag_frozen.errors import InputError, UnknownPassageError
 from rag_frozen.types import Passage
 
 __all__ = ["Change", "gather_change"]
@@ -68,7 +68,11 @@ def gather_change(
             an added passage has no text, or nothing would be left.
         UnknownPassageError: when an id to delete is not there.
     """
-    store.rows_of(delete)
+    if unknown := [one for one, held in zip(delete, store.holds(delete), strict=True) if not held]:
+        raise UnknownPassageError(
+            f"Nothing was changed: the corpus of {len(store):,} passages holds no "
+            f"{_named(unknown)}. Name ids as they stand in the file that the corpus was built from."
+        )
     deleted = dict.fromkeys(delete)
     summary = write_store(work, _checked(store, add, deleted, replace))
     if not summary.n_passages and not deleted:

@@ -106,7 +106,7 @@ def _origin(root: yaml.Node | None, place: Place, overrides: Sequence[str]) -> s
     for override in reversed(overrides):
         target = override.partition("=")[0]
         if f"{dotted}.".startswith(f"{target}.") or f"{target}.".startswith(f"{dotted}."):
-            return f"--set {_shorten(override)}: "
+            return f"override {_shorten(override)}: "
     line = 0
     node = root
     for part in place:

@@ -171,12 +171,12 @@ class _Loader(yaml.SafeLoader):
 def _override(values: dict[str, Any], override: str) -> None:
     path, separator, text = override.partition("=")
     if not separator or not all(path.split(".")):
-        raise RecipeError(f"--set {override}: write it as a.b=c, such as --set reader.model=NAME")
+        raise RecipeError(f"override {override}: write it as a.b=c, such as reader.model=NAME")
     try:
         value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(
-            f"--set {override}: the value is not well-formed YAML: {_yaml_problem(error)}"
+            f"override {override}: the value is not well-formed YAML: {_yaml_problem(error)}"
         ) from error
     *parents, last = path.split(".")
     place: Any = values
@@ -189,7 +189,7 @@ def _override(values: dict[str, Any], override: str) -> None:
                 place[part] = {}
             place = place[part]
         if not isinstance(place, dict | list):
-            raise RecipeError(f"--set {override}: {where} is {place!r} and has no fields")
+            raise RecipeError(f"override {override}: {where} is {place!r} and has no fields")
     if isinstance(place, list):
         place[_list_index(place, last, override)] = value
     else:
@@ -199,6 +199,6 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _list_index(place: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(place):
         raise RecipeError(
-            f"--set {override}: {part} is no place in a list of {len(place)}; count from 0"
+            f"override {override}: {part} is no place in a list of {len(place)}; count from 0"
         )
     return int(part)

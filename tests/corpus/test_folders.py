@@ -122,6 +122,8 @@ def test_a_folder_that_is_missing_or_empty_is_refused(folder: Path) -> None:
         read_folder(folder / "nowhere")
     with pytest.raises(InputError, match="holds no documents"):
         read_folder(folder, endings=(".rst",))
+    with pytest.raises(InputError, match=r"b\.txt is a file; name the folder"):
+        read_folder(folder / "b.txt")
 
 
 def test_a_corpus_of_documents_is_cut_and_tells_what_it_was_made_of(

@@ -209,7 +209,7 @@ def test_what_cannot_be_changed_is_told_and_nothing_is_written(tmp_path: Path):
     before = sorted(tmp_path.rglob("*"))
     wrong = [
         (InputError, "Nothing is to be", {}),
-        (UnknownPassageError, "'nobody'", {"delete": ["nobody"]}),
+        (UnknownPassageError, "Nothing was changed: .* holds no 'nobody'", {"delete": ["nobody"]}),
         (InputError, "'p1'.*--replace", {"add": [Passage("p1", "t", "x")]}),
         (InputError, "come twice.*'n1'", {"add": [NEW[1], NEW[1]]}),
         (InputError, "without text.*'e'", {"add": [Passage("e", "t", " ")]}),

@@ -178,9 +178,9 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_value_from_the_command_line_is_told_as_such(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"--set main\.depth=x: main\.depth: Input should be"):
+    with pytest.raises(RecipeError, match=r"override main\.depth=x: main\.depth: Input should be"):
         load_small(tmp_path, GOOD, "rate=2", "main.depth=x")
-    with pytest.raises(RecipeError, match=r"--set main=\{kind: flat\}: main\.depth: Field requ"):
+    with pytest.raises(RecipeError, match=r"override main=\{kind: flat\}: main\.depth: Field requ"):
         load_small(tmp_path, GOOD, "main={kind: flat}")
 
 
@@ -209,7 +209,7 @@ def test_a_long_value_is_shortened(tmp_path: Path) -> None:
 def test_an_override_that_cannot_be_applied_is_refused(
     tmp_path: Path, override: str, said: str
 ) -> None:
-    with pytest.raises(RecipeError, match="--set") as caught:
+    with pytest.raises(RecipeError, match="override ") as caught:
         load_small(tmp_path, GOOD, override)
     assert said in str(caught.value)
 
