@@ -8,6 +8,7 @@ are; or as a difference to another such model (``weight_difference.py``).
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.weight_difference import add_difference, take_difference
 
-__all__ = ["as_bert", "begin_from_minilm", "load_prefix_lm", "save_trained"]
+__all__ = ["as_bert", "begin_from_minilm", "deepened", "load_prefix_lm", "save_trained"]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
@@ -97,6 +98,31 @@ def _from_bert(source: dict[str, Tensor], config: PrefixLMConfig) -> dict[str, T
             for our_name, their_name in _LAYER.items():
                 state[f"{ours}{our_name}.{part}"] = source[f"{theirs}{their_name}.{part}"]
     return state
+
+
+def deepened(model: PrefixLM, n_layers: int) -> PrefixLM:
+    """The model with more layers: each of its last ones stands twice, one after the other (depth
+    up-scaling, Kim et al. 2023, arXiv 2312.15166). The model itself where it has so many.
+
+    Raises:
+        ModelError: when it has more layers, or fewer than half.
+    """
+    found = model.config.num_hidden_layers
+    if n_layers == found:
+        return model
+    if not found < n_layers <= 2 * found:
+        raise ModelError(
+            f"A model of {found} layers can begin one of {found} to {2 * found}, not of {n_layers}."
+        )
+    deeper = PrefixLM(replace(model.config, num_hidden_layers=n_layers))
+    once = 2 * found - n_layers  # the first layers, which stand once
+    state = {n: t for n, t in model.state_dict().items() if not n.startswith("layers.")}
+    for place in range(n_layers):
+        source = place if place < once else once + (place - once) // 2
+        layer = model.layers[source].state_dict()
+        state |= {f"layers.{place}.{name}": tensor for name, tensor in layer.items()}
+    deeper.load_state_dict(state)
+    return deeper
 
 
 def as_bert(model: PrefixLM) -> dict[str, Tensor]:

@@ -10,9 +10,15 @@ from tokenizers import Tokenizer
 
 from rag_frozen.errors import RecipeError
 from rag_frozen.models.device import choose_device, choose_dtype
+from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
-from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
+from rag_frozen.reader.prefix_lm_weights import (
+    begin_from_minilm,
+    deepened,
+    load_prefix_lm,
+    save_trained,
+)
 from rag_frozen.training.job import Begun, Job, data_hashes, named_inputs
 from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.settings import ReaderTraining
@@ -25,8 +31,12 @@ def reader_job(settings: ReaderTraining) -> Job:
     """Name the recipe's inputs; models and data are loaded when the job begins."""
     encoder = resolve_model(settings.encoder).path
     recipe, inputs = named_inputs(settings)
-    if settings.layers is None:
-        recipe.pop("layers")  # a recipe without it is the same as before there was a choice
+    for choice in ("layers", "distillation"):
+        if recipe[choice] is None:
+            recipe.pop(choice)  # a recipe without it is the same as before there was a choice
+    if settings.distillation is not None:
+        inputs["teacher"] = folder_digest(resolve_model(settings.distillation.teacher).path)
+        recipe["distillation"]["teacher"] = "teacher"
     data = settings.data
     sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
     inputs |= data_hashes(data.path, data.passages, sources)
@@ -41,8 +51,16 @@ def _begin(settings: ReaderTraining, encoder: Path) -> Begun:
     tokenizer.no_truncation()
     data, validation = load_reading_data(settings)
     bf16 = choose_dtype(device) is torch.bfloat16
+    teacher = _teacher(settings, encoder)
     task = ReaderTask(
-        model, tokenizer, settings, data=data, validation=validation, bf16=bf16, device=device
+        model,
+        tokenizer,
+        settings,
+        data=data,
+        validation=validation,
+        bf16=bf16,
+        device=device,
+        teacher=teacher,
     )
 
     def write(folder: Path) -> None:
@@ -50,16 +68,19 @@ def _begin(settings: ReaderTraining, encoder: Path) -> Begun:
         save_trained(model, folder, int8=settings.int8, difference_to=settings.difference_to)
         task.model = load_prefix_lm(folder, encoder).to(device)
 
-    return Begun(task, {"word_embeddings": {"words": model.word_embeddings.weight}}, write)
+    frozen = {"word_embeddings": {"words": model.word_embeddings.weight}}
+    if teacher is not None:
+        frozen["teacher"] = teacher.state_dict()
+    return Begun(task, frozen, write)
 
 
 def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:
     """The model to train: the encoder's layers, or one that was trained before."""
     if settings.start_from is None:
         config = PrefixLMConfig(max_position_embeddings=settings.max_position_embeddings)
-        if settings.layers is not None:
-            config = replace(config, num_hidden_layers=settings.layers)
-        return begin_from_minilm(encoder, config)
+        n_layers = settings.layers or config.num_hidden_layers
+        first = replace(config, num_hidden_layers=min(n_layers, config.num_hidden_layers))
+        return deepened(begin_from_minilm(encoder, first), n_layers)
     model = load_prefix_lm(resolve_model(settings.start_from).path, encoder)
     found = model.config.max_position_embeddings
     if found != settings.max_position_embeddings:
@@ -67,11 +88,20 @@ def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:
             f"{settings.start_from} has {found} positions, the recipe says "
             f"{settings.max_position_embeddings}. Set max_position_embeddings: {found}."
         )
-    if settings.layers not in (None, model.config.num_hidden_layers):
+    found = model.config.num_hidden_layers
+    if settings.layers is not None and settings.layers < found:
         raise RecipeError(
-            f"{settings.start_from} has {model.config.num_hidden_layers} layers, the recipe says "
-            f"{settings.layers}. Leave layers out, or train the start with them."
+            f"{settings.start_from} has {found} layers, the recipe says {settings.layers}. Leave "
+            "layers out, or train the start with them."
         )
+    model = deepened(model, settings.layers or found)
     model.requires_grad_(True)
     model.word_embeddings.requires_grad_(False)
     return model.train()
+
+
+def _teacher(settings: ReaderTraining, encoder: Path) -> PrefixLM | None:
+    if settings.distillation is None:
+        return None
+    teacher = load_prefix_lm(resolve_model(settings.distillation.teacher).path, encoder)
+    return teacher.requires_grad_(False).eval()

@@ -19,7 +19,7 @@ from rag_frozen.training.reading_data import ReadingData, ReadingExample
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import ValidationRow
 
-__all__ = ["ReaderTask", "TokenBatch"]
+__all__ = ["ReaderTask", "TokenBatch", "divergence"]
 
 _POOL = 32
 """Batches that are drawn together and sorted by length."""
@@ -51,9 +51,21 @@ class ReaderTask:
         validation: Mapping[str, Sequence[ValidationRow]],
         bf16: bool,
         device: torch.device | None = None,
+        teacher: PrefixLM | None = None,
     ) -> None:
+        """Args:
+        model: to be trained, all but its word embeddings.
+        tokenizer: of its encoder, without padding and truncation.
+        settings: the recipe.
+        data: examples to train on.
+        validation: held-out rows by the name of their source.
+        bf16: compute in it, with weights in fp32.
+        device: where; the CPU by default.
+        teacher: with ``settings.distillation`` alone; frozen.
+        """
         self.device = device or torch.device("cpu")
         self.model = model.to(self.device)
+        self._teacher = None if teacher is None else teacher.to(self.device)
         self.model.word_embeddings.weight.requires_grad_(False)
         self.n_steps = -(-settings.examples // settings.batch_size)
         self._tokenizer = tokenizer
@@ -122,16 +134,29 @@ class ReaderTask:
         return TokenBatch(*(tensor.to(self.device) for tensor in tensors))
 
     def loss(self, batch: TokenBatch) -> Tensor:
-        """Mean cross-entropy of the answers' tokens, the end token included."""
+        """Mean cross-entropy of the answers' tokens, the end token included; with a teacher, its
+        share of the divergence from the teacher's probabilities of them."""
+        logits = self._logits(self.model, batch)
+        loss = functional.cross_entropy(logits, batch.labels)
+        distillation = self._settings.distillation
+        if distillation is None or self._teacher is None:
+            return loss
+        with torch.no_grad():
+            wanted = self._logits(self._teacher, batch)
+        from_teacher = divergence(logits, wanted, temperature=distillation.temperature)
+        return (1 - distillation.weight) * loss + distillation.weight * from_teacher
+
+    def _logits(self, model: PrefixLM, batch: TokenBatch) -> Tensor:
+        """``[N, V]`` in fp32, of the words that stand at the batch's labels."""
         size = batch.input_ids.shape[1]
         mask = prefix_mask(batch.source_lengths, batch.lengths, size)
         position = torch.arange(size, device=self.device).expand_as(batch.input_ids)
         types = (position >= batch.source_lengths[:, None]).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            embeds = self.model.word_embeddings(batch.input_ids)
-            states, _ = self.model(embeds, mask, position_ids=position, type_ids=types)
-            logits = self.model.logits(states[batch.label_rows, batch.label_columns])
-        return functional.cross_entropy(logits.float(), batch.labels)
+            embeds = model.word_embeddings(batch.input_ids)
+            states, _ = model(embeds, mask, position_ids=position, type_ids=types)
+            logits = model.logits(states[batch.label_rows, batch.label_columns])
+        return logits.float()
 
     def validate(self) -> dict[str, float]:
         """Exact match and F1 (percent) on the held-out rows, given the gold passage."""
@@ -173,6 +198,19 @@ class ReaderTask:
             for row, answer in zip(rows, decoded, strict=True):
                 texts[row] = self._tokenizer.decode(list(answer.token_ids))
         return texts
+
+
+def divergence(logits: Tensor, wanted: Tensor, *, temperature: float) -> Tensor:
+    """The mean Kullback-Leibler divergence of ``[N, V]`` logits from those that are wanted, both
+    divided by the temperature, times its square, so that gradients keep their size (Hinton et al.
+    2015).
+
+    >>> float(divergence(torch.zeros(1, 2), torch.zeros(1, 2), temperature=2.0))
+    0.0
+    """
+    ours = torch.log_softmax(logits / temperature, dim=-1)
+    theirs = torch.log_softmax(wanted / temperature, dim=-1)
+    return temperature**2 * functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
 
 def _token_id(tokenizer: Tokenizer, token: str) -> int:

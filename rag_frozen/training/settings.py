@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rag_frozen.packing.template import PromptTemplate
 
 __all__ = [
+    "Distillation",
     "EarlyStopping",
     "HubData",
     "MixtureSettings",
@@ -111,6 +112,17 @@ class EarlyStopping(_Frozen):
     patience: int = Field(5, ge=1)
 
 
+class Distillation(_Frozen):
+    """Learn from another reader's probabilities, too (Hinton et al. 2015, arXiv 1503.02531): the
+    loss is ``(1 - weight)`` of the answers' own and ``weight`` of the divergence from the teacher's
+    next words, both at ``temperature`` and times its square."""
+
+    teacher: str
+    """A prefix language model over the same encoder, by its name or folder; it stays frozen."""
+    weight: float = Field(0.5, gt=0, le=1)
+    temperature: float = Field(2.0, gt=0)
+
+
 class ReaderTraining(_Frozen):
     """Train the pocket reader, beginning from an encoder's layers."""
 
@@ -124,7 +136,10 @@ class ReaderTraining(_Frozen):
     max_position_embeddings: int = Field(1_024, ge=64)
     layers: int | None = Field(None, ge=1)
     """So many of the encoder's layers, its first ones; all of them where it is None. Models of
-    several sizes are trained by one recipe: ``--set layers=2 --set name=pocket-lm-2``."""
+    several sizes are trained by one recipe: ``--set layers=2 --set name=pocket-lm-2``. More than
+    the encoder or ``start_from`` has, at most twice as many: each of the last ones then begins as
+    two equal ones (depth up-scaling, Kim et al. 2023, arXiv 2312.15166)."""
+    distillation: Distillation | None = None
     template: PromptTemplate
     data: DataSettings
     mixture: MixtureSettings = MixtureSettings()

@@ -11,7 +11,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from rag_frozen.errors import ArtifactMismatchError, RecipeError
+from rag_frozen.artifacts import load_manifest
+from rag_frozen.errors import ArtifactMismatchError, ModelError, RecipeError
+from rag_frozen.models.digest import folder_digest
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_lm, save_trained
@@ -19,7 +21,7 @@ from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.training.job import run_job
 from rag_frozen.training.loop import run_loop
 from rag_frozen.training.reader_job import reader_job
-from rag_frozen.training.reader_task import ReaderTask
+from rag_frozen.training.reader_task import ReaderTask, divergence
 from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import load_reading_data
@@ -292,14 +294,62 @@ def test_smaller_models_begin_from_the_first_layers_and_old_recipes_keep_their_i
     whole = _model(settings(folder), minilm)
     assert (len(small.layers), len(whole.layers)) == (2, 6)
     assert torch.equal(small.layers[1].qkv.weight, whole.layers[1].qkv.weight)
-    assert "layers" not in reader_job(settings(folder)).recipe
+    assert not {"layers", "distillation"} & set(reader_job(settings(folder)).recipe)
     assert reader_job(settings(folder, layers=2)).recipe["layers"] == 2
+    deep = _model(settings(folder, layers=8), minilm)
+    places = [0, 1, 2, 3, 4, 4, 5, 5]
+    assert len(deep.layers) == len(places)
+    for layer, place in zip(deep.layers, places, strict=True):
+        assert torch.equal(layer.output.weight, whole.layers[place].output.weight)
+    with pytest.raises(ModelError, match="6 layers can begin one of 6 to 12, not of 13"):
+        _model(settings(folder, layers=13), minilm)
 
 
-def test_a_start_of_another_depth_is_refused(folder, tmp_path):
+def test_a_start_is_deepened_and_never_made_shallower(folder, tmp_path):
     encoder = save_bert(tmp_path / "encoder")
     sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 1_024)
     save_trained(begin_from_minilm(encoder, sizes), tmp_path / "lm", int8=False)
-    changes = {"encoder": str(encoder), "start_from": str(tmp_path / "lm"), "layers": 1}
+    changes = {"encoder": str(encoder), "start_from": str(tmp_path / "lm"), "examples": 4}
     with pytest.raises(RecipeError, match="has 2 layers, the recipe says 1"):
-        run_job(reader_job(settings(folder, **changes)), tmp_path / "root", lambda progress: None)
+        run_job(
+            reader_job(settings(folder, **changes, layers=1)), tmp_path / "root", lambda _: None
+        )
+    done = run_job(
+        reader_job(settings(folder, **changes, layers=3)), tmp_path / "root", lambda _: None
+    )
+    assert len(load_prefix_lm(done.folder, encoder).layers) == 3
+
+
+def test_the_divergence_is_that_of_the_softened_probabilities():
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(5, 7), torch.randn(5, 7)
+    p, q = (torch.softmax(one / 3, dim=-1) for one in (theirs, ours))
+    by_hand = 9 * (p * (p / q).log()).sum(dim=-1).mean()
+    assert torch.allclose(divergence(ours, theirs, temperature=3.0), by_hand, atol=1e-6)
+    assert float(divergence(theirs, theirs, temperature=3.0)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_reader_learns_from_a_teacher_that_stays_as_it_is(folder, tmp_path):
+    encoder = save_bert(tmp_path / "encoder")
+    sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
+    teacher = begin_from_minilm(encoder, sizes)
+    with torch.no_grad():
+        teacher.head_bias.normal_(std=3.0)  # it likes some words much better than the data do
+    save_trained(teacher, tmp_path / "teacher", int8=False)
+    save_trained(begin_from_minilm(encoder, sizes), tmp_path / "start", int8=False)
+    recipe = settings(
+        folder, encoder=str(encoder), start_from=str(tmp_path / "start"), int8=False,
+        max_position_embeddings=128, examples=160, batch_size=8, max_source_tokens=96,
+        distillation={"teacher": str(tmp_path / "teacher"), "weight": 1.0, "temperature": 1.0},
+        optimiser={"learning_rate": 1e-2, "warmup_steps": 2},
+    )  # fmt: skip
+    job = reader_job(recipe)
+    assert job.inputs["teacher"] == folder_digest(tmp_path / "teacher")
+    assert job.recipe["distillation"]["teacher"] == "teacher"
+    done = run_job(job, tmp_path / "root", lambda progress: None)
+    assert "teacher" in load_manifest(done.folder, kind="model").digests
+    learned = load_prefix_lm(done.folder, encoder).head_bias
+    begun = begin_from_minilm(encoder, sizes).head_bias
+    wanted = teacher.head_bias.detach()
+    seen = wanted.abs() > 2
+    assert (learned - wanted)[seen].norm() < (begun - wanted)[seen].norm()
