@@ -50,7 +50,8 @@ class MethodRow:
     """A method's mean over its seeds, in percent, with 95 % intervals over the questions.
 
     ``exact_match_sd`` is the standard deviation between seeds (None of a single one);
-    ``gap_closed`` the share of the upper method's gain over the lower one, in percent;
+    ``gap_closed`` the share of the upper method's gain over the lower one, in percent (None where
+    the gain's interval holds 0, for then there is no gap to speak of);
     ``milliseconds`` a question, of the reader with what conditions it (an ensemble's: of all its
     members); ``seconds_trained`` of one seed.
     """
@@ -186,8 +187,9 @@ def _bounds(
     found = [by_method.get(study.lower), by_method.get(study.upper)]
     if not all(runs and runs[0].exact_match for runs in found):
         return None
-    lower, upper = (fmean(_means(runs)) for runs in found if runs)
-    return (lower, upper) if upper > lower else None
+    lower, upper = (_means(runs) for runs in found if runs)
+    _, least, _ = paired_bootstrap(upper, lower)
+    return (fmean(lower), fmean(upper)) if least > 0 else None
 
 
 def _row(

@@ -385,6 +385,9 @@ def test_the_table_averages_seeds_and_says_what_share_of_the_gap_is_closed(home:
     assert rows["full"].exact_match_sd is None
     assert rows["static"].milliseconds == pytest.approx(100)
     assert table.compared[0].difference == pytest.approx(30)
+    uncertain = [1.0] + [0.0] * 9
+    table = make_table(study, [measured("plain", None, [0.0] * 10), measured("full", 0, uncertain)])
+    assert [row.gap_closed for row in table.methods] == [None, None]
 
 
 def test_sign_flips_see_a_difference_and_none():
