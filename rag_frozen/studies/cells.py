@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,13 @@ from rag_frozen.studies.methods import (
     with_shots,
     with_text,
 )
-from rag_frozen.studies.settings import EnsembleMethod, FewShotMethod, Method, WrittenMethod
+from rag_frozen.studies.settings import (
+    EnsembleMethod,
+    FewShotMethod,
+    Method,
+    MostFrequentMethod,
+    WrittenMethod,
+)
 from rag_frozen.studies.table import Measured
 from rag_frozen.types import Context, Generation
 
@@ -58,6 +65,8 @@ class _Answers:
 
 def measured_answers(bench: Bench, run: Run, evaluation: Evaluation) -> Measured:
     """A run's answers to an evaluation, stored or fresh, with their scores."""
+    if isinstance(run.method, MostFrequentMethod):
+        return _scored(bench, run, evaluation, _most_frequent(bench, len(evaluation.golds)))
     return _scored(bench, run, evaluation, _answers(bench, run, evaluation))
 
 
@@ -126,6 +135,14 @@ def _answers(bench: Bench, run: Run, evaluation: Evaluation) -> _Answers:
     return _Answers(
         [Generation(*fields) for fields in found["answers"]], found["seconds"], found["note"]
     )
+
+
+def _most_frequent(bench: Bench, n_answers: int) -> _Answers:
+    """The training rows' most frequent target, the first of equals, as sure as it is frequent."""
+    counts = Counter(row.target for row in bench.shots)
+    [(target, count)] = counts.most_common(1)
+    one = Generation(target, math.log(count / counts.total()), 0, "end")
+    return _Answers([one] * n_answers, 0.0, repr(target))
 
 
 def _file(bench: Bench, run: Run, name: str, identity: str) -> Path:

@@ -25,6 +25,7 @@ __all__ = [
     "EvaluationSettings",
     "FewShotMethod",
     "Method",
+    "MostFrequentMethod",
     "PerplexityEvaluation",
     "PlainMethod",
     "PromptStudy",
@@ -47,6 +48,14 @@ class PlainMethod(_Frozen):
     """The frozen reader as it is."""
 
     kind: Literal["plain"]
+    name: str = Field(pattern=_NAME)
+
+
+class MostFrequentMethod(_Frozen):
+    """The answer that is most frequent in the training rows, whatever is asked: what a method that
+    has learned the labels alone would write. Nothing is read."""
+
+    kind: Literal["most-frequent"]
     name: str = Field(pattern=_NAME)
 
 
@@ -92,7 +101,12 @@ class EnsembleMethod(_Frozen):
 
 
 Method = Annotated[
-    PlainMethod | WrittenMethod | FewShotMethod | TrainedMethod | EnsembleMethod,
+    PlainMethod
+    | MostFrequentMethod
+    | WrittenMethod
+    | FewShotMethod
+    | TrainedMethod
+    | EnsembleMethod,
     Field(discriminator="kind"),
 ]
 
@@ -158,7 +172,8 @@ class StudyTask(_Frozen):
 
     ``readers`` and ``methods`` name those of the study that are compared on this task (all where
     they are None); ``texts`` are tried by written methods in place of their own; ``rates_from``
-    takes over learning rates that were chosen elsewhere, in place of a search here.
+    takes over learning rates that were chosen elsewhere, in place of a search here; ``lower`` takes
+    the place of the study's.
     """
 
     name: str = Field(pattern=_NAME)
@@ -166,6 +181,7 @@ class StudyTask(_Frozen):
     methods: tuple[str, ...] | None = Field(None, min_length=1)
     texts: tuple[str, ...] | None = Field(None, min_length=1)
     rates_from: RatesFrom | None = None
+    lower: str | None = None
     data: PromptData
     evaluations: tuple[EvaluationSettings, ...] = Field(min_length=1)
     steps: int = Field(ge=1)
@@ -220,6 +236,7 @@ class PromptStudy(_Frozen):
         named = {one for pair in self.comparisons for one in (pair.ours, pair.theirs)}
         named |= {one for one in (self.upper, self.lower) if one is not None}
         named |= {one for task in self.tasks for one in task.methods or ()}
+        named |= {task.lower for task in self.tasks if task.lower is not None}
         if unknown := named - set(names):
             raise ValueError(f"no method is called {sorted(unknown)}; there are {names}")
         return self

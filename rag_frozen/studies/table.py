@@ -151,7 +151,7 @@ def make_table(study: PromptStudy, measured: Sequence[Measured]) -> StudyTable:
         methods.setdefault(one.method, []).append(one)
     rows, compared, sure = [], [], []
     for place, by_method in cells.items():
-        bounds = _bounds(study, by_method)
+        bounds = _bounds(study, place[1], by_method)
         rows += [_row(place, name, runs, bounds) for name, runs in by_method.items()]
         for name, runs in by_method.items():
             judged = [(run.confidences, run.exact_match) for run in runs]
@@ -180,16 +180,17 @@ def _means(runs: Sequence[Measured]) -> list[float]:
 
 
 def _bounds(
-    study: PromptStudy, by_method: Mapping[str, Sequence[Measured]]
+    study: PromptStudy, task: str, by_method: Mapping[str, Sequence[Measured]]
 ) -> tuple[float, float] | None:
-    if study.upper is None or study.lower is None:
+    [least] = [one.lower or study.lower for one in study.tasks if one.name == task] or [study.lower]
+    if study.upper is None or least is None:
         return None
-    found = [by_method.get(study.lower), by_method.get(study.upper)]
+    found = [by_method.get(least), by_method.get(study.upper)]
     if not all(runs and runs[0].exact_match for runs in found):
         return None
     lower, upper = (_means(runs) for runs in found if runs)
-    _, least, _ = paired_bootstrap(upper, lower)
-    return (fmean(lower), fmean(upper)) if least > 0 else None
+    _, gained, _ = paired_bootstrap(upper, lower)
+    return (fmean(lower), fmean(upper)) if gained > 0 else None
 
 
 def _row(

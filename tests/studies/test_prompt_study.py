@@ -38,6 +38,7 @@ SOURCE = {
     "input": "text: {text}\n",
     "target": "label",
 }
+METHODS = ("plain", "most-frequent", "written", "few-shot", "static", "ensemble", "full")
 ADAM = {"learning_rate": 1e-2, "warmup_steps": 1}
 
 
@@ -88,6 +89,7 @@ def recipe(home: Path, **changes: object) -> PromptStudy:
         ],
         "methods": [
             {"kind": "plain", "name": "plain"},
+            {"kind": "most-frequent", "name": "most-frequent"},
             {"kind": "written", "name": "written", "texts": ["red blue", "one two"]},
             {"kind": "few-shot", "name": "few-shot", "shots": 2},
             {
@@ -121,7 +123,7 @@ def test_a_study_measures_every_method_and_a_second_run_trains_and_reads_nothing
     assert sum("training full" in line for line in told) == 1
     rows = {(row.evaluation, row.method): row for row in done.table.methods}
     assert set(rows) == {
-        *(("all", m) for m in ("plain", "written", "few-shot", "static", "ensemble", "full")),
+        *(("all", m) for m in METHODS),
         *(("text", m) for m in ("plain", "static", "full")),
     }
     assert rows["all", "static"].seeds == 2
@@ -134,6 +136,12 @@ def test_a_study_measures_every_method_and_a_second_run_trains_and_reads_nothing
     assert plain > 1
     assert len({plain, static, full}) == 3
     assert "validation exact match" in rows["all", "written"].note
+    always = rows["all", "most-frequent"]
+    measured_on = evaluations.open_rows(recipe(home).tasks[0].evaluations[0], recipe(home))
+    share = sum(repr(gold) == always.note for (gold,) in measured_on.golds) / 12
+    assert share > 0
+    assert always.exact_match == pytest.approx(100 * share)
+    assert always.milliseconds is None
     [compared] = done.table.compared
     assert (compared.ours, compared.theirs) == ("static", "plain")
     assert 0 < compared.p <= 1
@@ -233,7 +241,14 @@ def test_a_killed_study_has_a_table_of_what_is_finished_and_goes_on_to_the_same(
         run_study(recipe(home), root=tmp_path / "killed")
     left = json.loads((tmp_path / "killed" / "studies" / "tiny" / "table.json").read_text())
     seeds = {row["method"]: row["seeds"] for row in left["methods"] if row["evaluation"] == "all"}
-    assert seeds == {"plain": 1, "written": 1, "few-shot": 1, "static": 1, "full": 1}
+    assert seeds == {
+        "plain": 1,
+        "most-frequent": 1,
+        "written": 1,
+        "few-shot": 1,
+        "static": 1,
+        "full": 1,
+    }
     monkeypatch.undo()
     told: list[str] = []
     resumed = run_study(recipe(home), root=tmp_path / "killed", tell=told.append).table
@@ -262,7 +277,7 @@ def searching(home: Path) -> PromptStudy:
     values = plain.model_dump(mode="json")
     values["tasks"] = [first.model_dump(mode="json"), second]
     values["name"] = "searching"
-    values["methods"][3]["learning_rates"] = [1e-2, 2e-2]
+    values["methods"][4]["learning_rates"] = [1e-2, 2e-2]
     return PromptStudy.model_validate(values)
 
 
@@ -385,6 +400,17 @@ def test_the_table_averages_seeds_and_says_what_share_of_the_gap_is_closed(home:
     assert rows["full"].exact_match_sd is None
     assert rows["static"].milliseconds == pytest.approx(100)
     assert table.compared[0].difference == pytest.approx(30)
+    [task] = study.tasks
+    other = study.model_copy(
+        update={"tasks": (task.model_copy(update={"name": "t", "lower": "written"}),)}
+    )
+    runs = [
+        measured("plain", None, [0.0] * 10),
+        measured("written", None, [1.0] * 2 + [0.0] * 8),
+        measured("full", 0, [1.0] * 6 + [0.0] * 4),
+    ]
+    gaps = {row.method: row.gap_closed for row in make_table(other, runs).methods}
+    assert gaps == pytest.approx({"plain": -50.0, "written": 0.0, "full": 100.0})
     uncertain = [1.0] + [0.0] * 9
     table = make_table(study, [measured("plain", None, [0.0] * 10), measured("full", 0, uncertain)])
     assert [row.gap_closed for row in table.methods] == [None, None]
