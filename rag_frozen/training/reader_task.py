@@ -61,8 +61,9 @@ class ReaderTask:
         validation: held-out rows by the name of their source.
         bf16: compute in it, with weights in fp32.
         device: where; the CPU by default.
-        teacher: with ``settings.distillation`` alone; frozen.
+        teacher: frozen; where the settings have a distillation, and only there.
         """
+        assert (teacher is None) == (settings.distillation is None)
         self.device = device or torch.device("cpu")
         self.model = model.to(self.device)
         self._teacher = None if teacher is None else teacher.to(self.device)

@@ -114,8 +114,8 @@ class EarlyStopping(_Frozen):
 
 class Distillation(_Frozen):
     """Learn from another reader's probabilities, too (Hinton et al. 2015, arXiv 1503.02531): the
-    loss is ``(1 - weight)`` of the answers' own and ``weight`` of the divergence from the teacher's
-    next words, both at ``temperature`` and times its square."""
+    loss is ``(1 - weight)`` of the answers' own and ``weight`` of the divergence between both
+    readers' next words at ``temperature``, times its square."""
 
     teacher: str
     """A prefix language model over the same encoder, by its name or folder; it stays frozen."""
