@@ -262,6 +262,11 @@ class PromptStudy(_Frozen):
                     f"{sorted(self.readers)}"
                 )
             methods = self.methods_of(task)
+            if task.lower is not None and task.lower not in {one.name for one in methods}:
+                raise ValueError(
+                    f"the task {task.name} has the lower bound {task.lower!r}, which is none of "
+                    "its methods"
+                )
             for method in methods:
                 if isinstance(method, EnsembleMethod) and method.of not in {
                     one.name for one in methods

@@ -78,10 +78,11 @@ class MethodRow:
 
 @dataclass(frozen=True, slots=True)
 class ComparedRow:
-    """A paired difference of exact match in points, with its 95 % interval.
+    """A paired difference of exact match in points, with its 95 % interval, and F1's beside it.
 
-    ``p`` is of the sign-flip test over questions (each question's score is the mean over seeds),
-    two-sided; ``p_holm`` after Holm's correction over the comparisons of the whole table.
+    ``p`` is exact match's, of the sign-flip test over questions (each question's score is the mean
+    over seeds), two-sided; ``p_holm`` after Holm's correction over the comparisons of the whole
+    table. F1 is given with its interval alone, so that nothing is tested twice.
     """
 
     reader: str
@@ -91,6 +92,8 @@ class ComparedRow:
     theirs: str
     difference: float
     interval: tuple[float, float]
+    f1_difference: float
+    f1_interval: tuple[float, float]
     p: float
     p_holm: float
 
@@ -121,8 +124,9 @@ class StudyTable:
         if self.compared:
             lines += [
                 "",
-                "| reader | trained on | measured on | difference | points | p | p (Holm) |",
-                "| --- | --- | --- | --- | --- | ---: | ---: |",
+                "| reader | trained on | measured on | difference | exact match | F1 | p | "
+                "p (Holm) |",
+                "| --- | --- | --- | --- | --- | --- | ---: | ---: |",
                 *(_compared_line(row) for row in self.compared),
             ]
         if self.confidences:
@@ -160,15 +164,24 @@ def make_table(study: PromptStudy, measured: Sequence[Measured]) -> StudyTable:
         for wanted in study.comparisons:
             ours, theirs = by_method.get(wanted.ours), by_method.get(wanted.theirs)
             if ours and theirs and ours[0].exact_match and theirs[0].exact_match:
-                compared.append((place, wanted, _means(ours), _means(theirs)))
-    p_values = [sign_flip_p(mine, other) for _, _, mine, other in compared]
-    corrected = holm(p_values)
+                compared.append((place, wanted, ours, theirs))
+    p_values = [sign_flip_p(_means(ours), _means(theirs)) for _, _, ours, theirs in compared]
     lines = []
-    for (place, wanted, mine, other), p, p_holm in zip(compared, p_values, corrected, strict=True):
-        mean, low, high = paired_bootstrap(mine, other)
+    for found, p, p_holm in zip(compared, p_values, holm(p_values), strict=True):
+        place, wanted, ours, theirs = found
+        matched, *interval = paired_bootstrap(_means(ours), _means(theirs))
+        overlap, *f1_interval = paired_bootstrap(_f1_means(ours), _f1_means(theirs))
         lines.append(
             ComparedRow(
-                *place, wanted.ours, wanted.theirs, 100 * mean, (100 * low, 100 * high), p, p_holm
+                *place,
+                wanted.ours,
+                wanted.theirs,
+                difference=100 * matched,
+                interval=_percent(interval),
+                f1_difference=100 * overlap,
+                f1_interval=_percent(f1_interval),
+                p=p,
+                p_holm=p_holm,
             )
         )
     return StudyTable(study.name, tuple(rows), tuple(lines), tuple(sure))
@@ -177,6 +190,11 @@ def make_table(study: PromptStudy, measured: Sequence[Measured]) -> StudyTable:
 def _means(runs: Sequence[Measured]) -> list[float]:
     """Each question's exact match, averaged over seeds."""
     return [fmean(scores) for scores in zip(*(run.exact_match for run in runs), strict=True)]
+
+
+def _f1_means(runs: Sequence[Measured]) -> list[float]:
+    """Each question's F1, averaged over seeds."""
+    return [fmean(scores) for scores in zip(*(run.f1 for run in runs), strict=True)]
 
 
 def _bounds(
@@ -202,7 +220,7 @@ def _row(
     first = runs[0]
     answered = bool(first.exact_match)
     matched = _means(runs) if answered else []
-    overlap = [fmean(scores) for scores in zip(*(run.f1 for run in runs), strict=True)]
+    overlap = _f1_means(runs)
     mean = fmean(matched) if answered else None
     seconds = sum(run.seconds for run in runs)
     perplexities = [run.perplexity for run in runs if run.perplexity is not None]
@@ -230,8 +248,9 @@ def _row(
     )
 
 
-def _percent(interval: tuple[float, float]) -> tuple[float, float]:
-    return 100 * interval[0], 100 * interval[1]
+def _percent(interval: Sequence[float]) -> tuple[float, float]:
+    low, high = interval
+    return 100 * low, 100 * high
 
 
 def _method_line(row: MethodRow) -> str:
@@ -269,6 +288,10 @@ def _with(
 def _compared_line(row: ComparedRow) -> str:
     return (
         f"| {row.reader} | {row.task} | {row.evaluation} | {row.ours} - {row.theirs} | "
-        f"{row.difference:+.1f} [{row.interval[0]:+.1f}, {row.interval[1]:+.1f}] | {row.p:.4f} | "
-        f"{row.p_holm:.4f} |"
+        f"{_signed(row.difference, row.interval)} | {_signed(row.f1_difference, row.f1_interval)} "
+        f"| {row.p:.4f} | {row.p_holm:.4f} |"
     )
+
+
+def _signed(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:+.1f} [{interval[0]:+.1f}, {interval[1]:+.1f}]"

@@ -364,6 +364,7 @@ def test_shots_stand_before_the_prompt_as_many_as_fit():
         ({"tasks": [{"name": "a", "methods": ["none"]}]}, "no method is called"),
         ({"tasks": [{"name": "a", "methods": ["ensemble"]}]}, "ensemble without static"),
         ({"tasks": [{"name": "a", "readers": ["large"]}]}, "names readers"),
+        ({"tasks": [{"name": "a", "methods": ["plain"], "lower": "full"}]}, "none of its methods"),
         ({"tasks": [{"name": "a", "rates_from": {"task": "b"}}]}, "no task that searches"),
         ({"tasks": [{"name": "a"}, {"name": "a"}]}, "two tasks have one name"),
     ],
@@ -376,9 +377,11 @@ def test_a_recipe_whose_names_do_not_fit_is_refused(home: Path, changes, said):
         recipe(home, **changes)
 
 
-def measured(method: str, seed: int | None, scores: list[float]) -> Measured:
+def measured(
+    method: str, seed: int | None, scores: list[float], f1: list[float] | None = None
+) -> Measured:
     return Measured(
-        "r", "t", "e", method, seed, tuple(scores), tuple(scores), 1.0, 0.0, 10, 1_000
+        "r", "t", "e", method, seed, tuple(scores), tuple(f1 or scores), 1.0, 0.0, 10, 1_000
     )  # fmt: skip
 
 
@@ -388,8 +391,8 @@ def test_the_table_averages_seeds_and_says_what_share_of_the_gap_is_closed(home:
         study,
         [
             measured("plain", None, [0.0] * 10),
-            measured("static", 0, [1.0] * 4 + [0.0] * 6),
-            measured("static", 1, [1.0] * 2 + [0.0] * 8),
+            measured("static", 0, [1.0] * 4 + [0.0] * 6, f1=[1.0] * 4 + [0.5] * 6),
+            measured("static", 1, [1.0] * 2 + [0.0] * 8, f1=[1.0] * 4 + [0.5] * 6),
             measured("full", 0, [1.0] * 6 + [0.0] * 4),
         ],
     )
@@ -400,6 +403,10 @@ def test_the_table_averages_seeds_and_says_what_share_of_the_gap_is_closed(home:
     assert rows["full"].exact_match_sd is None
     assert rows["static"].milliseconds == pytest.approx(100)
     assert table.compared[0].difference == pytest.approx(30)
+    assert table.compared[0].f1_difference == pytest.approx(70)
+    assert table.compared[0].f1_interval[0] > 50
+    assert "| +30.0 [" in table.to_markdown()
+    assert "| +70.0 [" in table.to_markdown()
     [task] = study.tasks
     other = study.model_copy(
         update={"tasks": (task.model_copy(update={"name": "t", "lower": "written"}),)}
@@ -454,13 +461,14 @@ def test_every_shipped_study_tries_ten_written_prompts_and_holds_out_what_it_mea
                 assert (one.source.file, None) not in trained
 
 
-def test_the_study_for_one_core_differs_in_sizes_alone():
+def test_the_study_for_one_core_differs_in_sizes_and_in_a_longer_reading_alone():
     def compared(name: str) -> list[object]:
         study = load_recipe(name, PromptStudy, folder="eval")
-        sources = [[one.model_dump() for one in task.data.sources] for task in study.tasks]
+        tasks = [task for task in study.tasks if task.name != "reading-longer"]
+        sources = [[one.model_dump() for one in task.data.sources] for task in tasks]
         return [
-            [(task.name, task.readers, task.methods, task.texts) for task in study.tasks],
-            [[one.name for one in task.evaluations] for task in study.tasks],
+            [(task.name, task.readers, task.methods, task.texts) for task in tasks],
+            [[one.name for one in task.evaluations] for task in tasks],
             [(one.kind, one.name) for one in study.methods],
             [one.head for one in study.methods if isinstance(one, TrainedMethod)],
             (study.readers, study.comparisons, study.seeds, study.split_seed, study.template),
