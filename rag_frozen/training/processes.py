@@ -33,6 +33,11 @@ class Share:
     """Where this process computes; None leaves the choice to the caller."""
 
     @property
+    def device_name(self) -> str | None:
+        """The device as models' loading takes it."""
+        return None if self.device is None else str(self.device)
+
+    @property
     def is_main(self) -> bool:
         """True for the process that validates, reports and writes."""
         return self.index == 0
@@ -47,6 +52,15 @@ class Share:
             return rows
         whole = len(rows) - len(rows) % self.count
         return rows[:whole][self.index :: self.count]
+
+    def weight(self, mine: int, whole: int) -> float:
+        """What a mean over ``mine`` of ``whole`` tokens is multiplied with, so that the processes'
+        mean of it is the mean over all tokens.
+
+        >>> Share(0, 2).weight(30, 40), ALONE.weight(40, 40)
+        (1.5, 1.0)
+        """
+        return mine * self.count / whole
 
     def check(self, batch_size: int) -> None:
         """Raise ``InputError`` when a batch cannot be shared out evenly."""

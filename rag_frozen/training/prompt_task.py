@@ -15,6 +15,7 @@ from rag_frozen.evaluation.metrics import exact_match, f1
 from rag_frozen.prompting.heads import Head
 from rag_frozen.prompting.inject import SoftPrompts
 from rag_frozen.protocols import PromptGenerator
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.prompt_data import PromptRow, PromptRows
 from rag_frozen.training.prompt_settings import PromptTraining
 from rag_frozen.types import Context, Generation
@@ -72,11 +73,13 @@ class TrainableReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
-    """Rows of token ids, and the contexts that a generator reads."""
+    """Rows of token ids, and the contexts that a generator reads; ``weight`` is that of the loss,
+    1 where one process trains."""
 
     contexts: tuple[Context, ...]
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
+    weight: float = 1.0
 
 
 class PromptTask:
@@ -90,6 +93,7 @@ class PromptTask:
         *,
         rows: PromptRows,
         bf16: bool = False,
+        share: Share = ALONE,
     ) -> None:
         """Set up.
 
@@ -99,13 +103,15 @@ class PromptTask:
             settings: of the recipe.
             rows: training and validation examples.
             bf16: run an fp32 reader's products in bf16 (full tuning).
+            share: this process's part of each batch.
         """
         self.reader = reader
         self.head = head
         self.n_steps = settings.steps
-        self._settings = settings
-        self._rows = rows
+        self.settings = settings
+        self.rows = rows
         self._bf16 = bf16
+        self._share = share
         self._pool: tuple[int, list[list[tuple[PromptRow, list[int], list[int]]]]] = (-1, [])
 
     @property
@@ -120,19 +126,22 @@ class PromptTask:
         if self._pool[0] != pool:
             self._pool = (pool, self._draw(pool))
         rows = self._pool[1][place]
+        mine = self._share.take(rows)
+        tokens, own = (sum(len(answer) for _, _, answer in some) for some in (rows, mine))
         return PromptBatch(
-            tuple(row.context for row, _, _ in rows),
-            tuple(tuple(prompt) for _, prompt, _ in rows),
-            tuple(tuple(answer) for _, _, answer in rows),
+            tuple(row.context for row, _, _ in mine),
+            tuple(tuple(prompt) for _, prompt, _ in mine),
+            tuple(tuple(answer) for _, _, answer in mine),
+            self._share.weight(own, tokens),
         )
 
     def _draw(self, pool: int) -> list[list[tuple[PromptRow, list[int], list[int]]]]:
-        size, seed = self._settings.batch_size, self._settings.seed
+        size, seed = self.settings.batch_size, self.settings.seed
         first = pool * _POOL * size
-        rows = [self._rows.pick(number, seed) for number in range(first, first + _POOL * size)]
+        rows = [self.rows.pick(number, seed) for number in range(first, first + _POOL * size)]
         prompts = self.reader.encode_prompts([row.context.prompt for row in rows])
         answers = self.reader.encode_answers([row.target for row in rows])
-        longest, most = self._settings.max_source_tokens, self._settings.max_target_tokens
+        longest, most = self.settings.max_source_tokens, self.settings.max_target_tokens
         encoded = [
             (row, _cut(prompt, longest), _cut(answer, most))
             for row, prompt, answer in zip(rows, prompts, answers, strict=True)
@@ -148,11 +157,11 @@ class PromptTask:
         device = self.reader.embedding_table.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
             logprobs = self.reader.answer_logprobs(batch.prompts, batch.answers, vectors)
-        return -logprobs.float().sum() / sum(map(len, batch.answers))
+        return -batch.weight * logprobs.float().sum() / sum(map(len, batch.answers))
 
     def validate(self) -> dict[str, float]:
         """Exact match and F1, in percent, on the held-out rows."""
-        matched, scores = score_rows(self.reader, self.head, self._rows.validation)
+        matched, scores = score_rows(self.reader, self.head, self.rows.validation)
         n = max(1, len(matched))
         return {"exact_match": 100 * sum(matched) / n, "f1": 100 * sum(scores) / n}
 

@@ -15,6 +15,8 @@ import torch
 
 from rag_frozen.artifacts import (
     MANIFEST_NAME,
+    ArtifactKind,
+    Draft,
     ModelRecord,
     file_sha256,
     fingerprint,
@@ -23,12 +25,13 @@ from rag_frozen.artifacts import (
     write_artifact,
 )
 from rag_frozen.errors import RecipeError
-from rag_frozen.models.device import choose_device, choose_dtype
+from rag_frozen.models.device import DtypeName, choose_device, choose_dtype
 from rag_frozen.models.parameters import parameter_counts
 from rag_frozen.prompting.input_encoder import InputEncoder
 from rag_frozen.reader.make import make_reader
 from rag_frozen.reader.prefix_reader import PrefixLMReader
 from rag_frozen.training.loop import LoopResult, Progress, run_loop
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.prompt_artifacts import write_proven, write_tuned
 from rag_frozen.training.prompt_data import PromptRows, load_prompt_rows
 from rag_frozen.training.prompt_settings import FullTuning, PromptData, PromptTraining
@@ -85,6 +88,7 @@ def train_prompt(
     report: Callable[[Progress], None] = lambda progress: None,
     *,
     at_hand: AtHand | None = None,
+    share: Share = ALONE,
 ) -> PromptReport:
     """Train what the recipe describes; an unfinished training of it is continued.
 
@@ -93,6 +97,7 @@ def train_prompt(
         root: artifacts' folder.
         report: is told the progress.
         at_hand: what need not be loaded or measured again.
+        share: this process's part, where several train together; the first one writes.
 
     The artifact holds the head (or, for full tuning, the tuned model), ``curves.json`` and
     ``proof.json``. A head whose proof fails is written too, so that it can be looked at; pipelines
@@ -102,77 +107,118 @@ def train_prompt(
         RecipeError, InputError, DataFormatError: when recipe or data cannot be used.
         FrozenWeightsChangedError: when the reader's weights changed; nothing is saved.
     """
-    full = isinstance(settings.head, FullTuning)
-    device = choose_device()
-    precision = "float32" if full else "auto"
-    known = at_hand or AtHand(make_reader(settings.reader, dtype=precision))  # type: ignore[arg-type]
+    share.check(settings.batch_size)
+    kind: ArtifactKind = "model" if isinstance(settings.head, FullTuning) else "head"
+    device = share.device or choose_device()
+    known = at_hand or AtHand(_reader(settings, share))
     encoder = known.encoder or input_encoder(settings.head, device)
-    recipe = settings.model_dump(mode="json")
-    recipe["data"].pop("path")  # the files' hashes name the data, not where they lie
-    inputs = {"reader": known.reader.base_digest, **data_hashes(settings.data)}
-    if encoder is not None:
-        inputs["encoder"] = encoder.digest
-    identity = fingerprint(recipe, inputs)
-    home = name_folder(root, "model" if full else "head", name=settings.name)
-    if (done := _finished(home / identity, "model" if full else "head")) is not None:
+    recipe, inputs = _named_inputs(settings, known.reader, encoder)
+    home = name_folder(root, kind, name=settings.name)
+    target = home / fingerprint(recipe, inputs)
+    if (done := _finished(target, kind)) is not None:
         return done
     rows = (
         known.rows()
         if known.rows
         else load_prompt_rows(settings.data, template=settings.template, seed=settings.seed)
     )
+    plain = _plain(known, rows) if share.is_main else []
     reader = known.reader
-    plain = list(known.plain()) if known.plain else score_rows(reader, None, rows.validation)[0]
-    if full and at_hand is not None:
-        reader = make_reader(settings.reader, dtype="float32")  # the caller's stays frozen
+    if kind == "model" and at_hand is not None:
+        reader = _reader(settings, share)  # the caller's stays frozen
     torch.manual_seed(settings.seed)
     head = begin_head(settings, reader, encoder, rows)
     if head is None:
         _unfreeze(reader)
     else:
         head.module.to(device).train()
-    bf16 = full and choose_dtype(device) is torch.bfloat16
-    task = PromptTask(reader, head, settings, rows=rows, bf16=bf16)
-    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
-    unfinished = home / f"unfinished-{identity}"
+    bf16 = head is None and choose_dtype(device) is torch.bfloat16
+    task = PromptTask(reader, head, settings, rows=rows, bf16=bf16, share=share)
+    unfinished = home / f"unfinished-{target.name}"
     result = run_loop(
         task,
         settings.optimiser,
         checkpoints=unfinished,
-        identity=identity,
+        identity=target.name,
         batch_size=settings.batch_size,
         validate_every=settings.validate_every,
         checkpoint_every=settings.checkpoint_every,
         report=report,
         early_stopping=settings.early_stopping,
+        share=share,
     )
-    with write_artifact(
-        home / identity,
-        kind="model" if full else "head",
-        name=settings.name,
-        recipe=recipe,
-        inputs=inputs,
-        models={"reader": ModelRecord(name=reader.name, digest=reader.base_digest)},
-        seed=settings.seed,
-    ) as draft:
-        if head is None:
-            proof: dict[str, Any] = write_tuned(draft, reader, settings, rows, plain)
-        else:
-            proof = write_proven(draft, reader, head, encoder, rows, plain)
-        total, _ = parameter_counts(reader.model)
-        draft.measures |= {name: float(proof[name]) for name in _MEASURED if name in proof}
-        draft.counts |= {
-            "steps": int(result.metrics[-1]["step"]),
-            "trained_parameters": trained,
-            "reader_parameters": total,
-            "validation_rows": len(rows.validation),
-        }
-        _write_json(draft / "proof.json", proof)
-        _write_json(draft / "curves.json", _curves(result))
-        _plot(draft / "loss.svg", result, settings.name)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    metrics = _metrics(draft.measures, draft.counts)
-    return PromptReport(home / identity, metrics, result.seconds, tuple(proof["faults"]))
+    if share.is_main:
+        with write_artifact(
+            target,
+            kind=kind,
+            name=settings.name,
+            recipe=recipe,
+            inputs=inputs,
+            models={"reader": ModelRecord(name=reader.name, digest=reader.base_digest)},
+            seed=settings.seed,
+        ) as draft:
+            faults = _write(draft, task, encoder, result, plain)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        metrics = _metrics(draft.measures, draft.counts)
+        made = PromptReport(target, metrics, result.seconds, faults)
+    share.wait()
+    if share.is_main:
+        return made
+    found = _finished(target, kind)
+    assert found is not None  # the first process has just written it
+    return found
+
+
+def _reader(settings: PromptTraining, share: Share) -> TrainableReader:
+    """The recipe's reader; in fp32 where its own weights are trained."""
+    dtype: DtypeName = "float32" if isinstance(settings.head, FullTuning) else "auto"
+    return make_reader(settings.reader, device=share.device_name, dtype=dtype)
+
+
+def _named_inputs(
+    settings: PromptTraining, reader: TrainableReader, encoder: InputEncoder | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The recipe without the place of its data, which their hashes name; and the hashes."""
+    recipe = settings.model_dump(mode="json")
+    recipe["data"].pop("path")
+    inputs = {"reader": reader.base_digest, **data_hashes(settings.data)}
+    if encoder is not None:
+        inputs["encoder"] = encoder.digest
+    return recipe, inputs
+
+
+def _plain(known: AtHand, rows: PromptRows) -> list[bool]:
+    """The plain reader's exact match on each validation row."""
+    if known.plain:
+        return list(known.plain())
+    return score_rows(known.reader, None, rows.validation)[0]
+
+
+def _write(
+    draft: Draft,
+    task: PromptTask,
+    encoder: InputEncoder | None,
+    result: LoopResult,
+    plain: list[bool],
+) -> tuple[str, ...]:
+    """Put head or tuned model, proof and curves into the artifact; return what is wrong with it."""
+    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    proof: dict[str, Any] = (
+        write_tuned(draft, task.reader, task.settings, task.rows, plain)
+        if task.head is None
+        else write_proven(draft, task.reader, task.head, encoder, task.rows, plain)
+    )
+    draft.measures |= {name: float(proof[name]) for name in _MEASURED if name in proof}
+    draft.counts |= {
+        "steps": int(result.metrics[-1]["step"]),
+        "trained_parameters": trained,
+        "reader_parameters": parameter_counts(task.reader.model)[0],
+        "validation_rows": len(task.rows.validation),
+    }
+    _write_json(draft / "proof.json", proof)
+    _write_json(draft / "curves.json", _curves(result))
+    _plot(draft / "loss.svg", result, task.settings.name)
+    return tuple(proof["faults"])
 
 
 def _unfreeze(reader: TrainableReader) -> None:

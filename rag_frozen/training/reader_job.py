@@ -20,6 +20,7 @@ from rag_frozen.reader.prefix_lm_weights import (
     save_trained,
 )
 from rag_frozen.training.job import Begun, Job, data_hashes, named_inputs
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.reader_task import ReaderTask
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import load_reading_data
@@ -27,8 +28,9 @@ from rag_frozen.training.sources import load_reading_data
 __all__ = ["reader_job"]
 
 
-def reader_job(settings: ReaderTraining) -> Job:
-    """Name the recipe's inputs; models and data are loaded when the job begins."""
+def reader_job(settings: ReaderTraining, *, share: Share = ALONE) -> Job:
+    """Name the recipe's inputs; models and data are loaded when the job begins, in each of the
+    processes that share it."""
     encoder = resolve_model(settings.encoder).path
     recipe, inputs = named_inputs(settings)
     for choice in ("layers", "distillation"):
@@ -40,11 +42,11 @@ def reader_job(settings: ReaderTraining) -> Job:
     data = settings.data
     sources = [*data.reading, *filter(None, (data.yes_no, data.closed_book))]
     inputs |= data_hashes(data.path, data.passages, sources)
-    return Job(settings, recipe, inputs, lambda home: _begin(settings, encoder))
+    return Job(settings, recipe, inputs, lambda home: _begin(settings, encoder, share))
 
 
-def _begin(settings: ReaderTraining, encoder: Path) -> Begun:
-    device = choose_device()
+def _begin(settings: ReaderTraining, encoder: Path, share: Share) -> Begun:
+    device = share.device or choose_device()
     model = _model(settings, encoder)
     tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
     tokenizer.no_padding()
@@ -61,6 +63,7 @@ def _begin(settings: ReaderTraining, encoder: Path) -> Begun:
         bf16=bf16,
         device=device,
         teacher=teacher,
+        share=share,
     )
 
     def write(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tokenizers import Tokenizer
@@ -15,6 +15,7 @@ from rag_frozen.errors import InputError
 from rag_frozen.evaluation.metrics import exact_match, f1
 from rag_frozen.reader.decoding import Decoding, decode
 from rag_frozen.reader.prefix_lm import PrefixLM, prefix_mask
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.reading_data import ReadingData, ReadingExample
 from rag_frozen.training.settings import ReaderTraining
 from rag_frozen.training.sources import ValidationRow
@@ -28,7 +29,8 @@ _POOL = 32
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """``input_ids: [B, T]`` source, start token, answer; ``labels: [N]`` the answers' tokens, end
-    included; ``label_rows, label_columns: [N]`` the positions that predict them."""
+    included; ``label_rows, label_columns: [N]`` the positions that predict them. ``weight`` is that
+    of the loss, 1 where one process trains."""
 
     input_ids: Tensor
     source_lengths: Tensor
@@ -36,6 +38,7 @@ class TokenBatch:
     label_rows: Tensor
     label_columns: Tensor
     labels: Tensor
+    weight: float = 1.0
 
 
 class ReaderTask:
@@ -52,6 +55,7 @@ class ReaderTask:
         bf16: bool,
         device: torch.device | None = None,
         teacher: PrefixLM | None = None,
+        share: Share = ALONE,
     ) -> None:
         """Args:
         model: to be trained, all but its word embeddings.
@@ -62,6 +66,7 @@ class ReaderTask:
         bf16: compute in it, with weights in fp32.
         device: where; the CPU by default.
         teacher: frozen; where the settings have a distillation, and only there.
+        share: this process's part of each batch.
         """
         assert (teacher is None) == (settings.distillation is None)
         self.device = device or torch.device("cpu")
@@ -74,6 +79,7 @@ class ReaderTask:
         self._data = data
         self._validation = validation
         self._bf16 = bf16
+        self._share = share
         self._start = _token_id(tokenizer, "[CLS]")
         self._end = _token_id(tokenizer, "[SEP]")
         self._pool: tuple[int, list[list[tuple[list[int], list[int]]]]] = (-1, [])
@@ -83,7 +89,9 @@ class ReaderTask:
         pool, place = divmod(step, _POOL)
         if self._pool[0] != pool:
             self._pool = (pool, self._draw(pool))
-        return self._collate(self._pool[1][place])
+        rows = self._pool[1][place]
+        mine = self._share.take(rows)
+        return replace(self._collate(mine), weight=self._share.weight(_labels(mine), _labels(rows)))
 
     def _draw(self, pool: int) -> list[list[tuple[list[int], list[int]]]]:
         size = self._settings.batch_size
@@ -124,19 +132,22 @@ class ReaderTask:
             label_columns += range(len(source), lengths[row])
             labels += [*target, self._end]
         sources = torch.tensor([len(source) for source, _ in rows])
-        tensors = (
-            ids,
-            sources,
-            torch.tensor(lengths),
-            torch.tensor(label_rows),
-            torch.tensor(label_columns),
-            torch.tensor(labels),
+        return TokenBatch(
+            input_ids=ids.to(self.device),
+            source_lengths=sources.to(self.device),
+            lengths=torch.tensor(lengths).to(self.device),
+            label_rows=torch.tensor(label_rows).to(self.device),
+            label_columns=torch.tensor(label_columns).to(self.device),
+            labels=torch.tensor(labels).to(self.device),
         )
-        return TokenBatch(*(tensor.to(self.device) for tensor in tensors))
 
     def loss(self, batch: TokenBatch) -> Tensor:
         """Mean cross-entropy of the answers' tokens, the end token included; with a teacher, its
-        share of the divergence from the teacher's probabilities of them."""
+        part of the divergence from the teacher's probabilities of them."""
+        return batch.weight * self._mean_loss(batch)
+
+    def _mean_loss(self, batch: TokenBatch) -> Tensor:
+        """Over this process's tokens."""
         logits = self._logits(self.model, batch)
         loss = functional.cross_entropy(logits, batch.labels)
         distillation = self._settings.distillation
@@ -212,6 +223,11 @@ def divergence(logits: Tensor, wanted: Tensor, *, temperature: float) -> Tensor:
     ours = torch.log_softmax(logits / temperature, dim=-1)
     theirs = torch.log_softmax(wanted / temperature, dim=-1)
     return temperature**2 * functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+
+
+def _labels(rows: Sequence[tuple[list[int], list[int]]]) -> int:
+    """How many tokens rows have to predict, their ends included."""
+    return sum(len(target) + 1 for _, target in rows)
 
 
 def _token_id(tokenizer: Tokenizer, token: str) -> int:

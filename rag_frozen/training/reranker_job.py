@@ -108,7 +108,7 @@ def _judged(
     """The sources with the frozen reader's log-likelihoods, asked by the first process."""
     judge = settings.likelihood
     assert judge is not None
-    reader = make_reader(judge.reader, device=None if share.device is None else str(share.device))
+    reader = make_reader(judge.reader, device=share.device_name)
     if not share.is_main:
         share.wait()
 

@@ -40,8 +40,8 @@ def train(
 ) -> TrainingReport:
     """Run a training recipe to the end, continuing an unfinished run of it.
 
-    Started by ``accelerate launch``, the processes share each batch of a reranker's or a
-    retriever's training; the first one writes.
+    Started by ``accelerate launch``, the processes share each batch; the first one validates and
+    writes.
 
     Args:
         recipe: a name (``pocket-reader``) or a path.
@@ -57,15 +57,10 @@ def train(
     kind = read_recipe(path, overrides=overrides).get("kind")
     home = artifact_root(root)
     share = join_processes()
-    if share.count > 1 and kind in ("pocket-reader", "prompt"):
-        raise RecipeError(
-            f"A training of kind {kind} runs in one process, not in {share.count}. Start it "
-            "without accelerate launch."
-        )
     match kind:
         case "pocket-reader":
             reader = load_recipe(path, ReaderTraining, folder=_FOLDER, overrides=overrides)
-            return run_job(reader_job(reader), home, report)
+            return run_job(reader_job(reader, share=share), home, report, share=share)
         case "pocket-reranker":
             reranker = load_recipe(path, RerankerTraining, folder=_FOLDER, overrides=overrides)
             return run_job(reranker_job(reranker, share=share), home, report, share=share)
@@ -78,7 +73,7 @@ def train(
             return run_job(job, home, report, share=share)
         case "prompt":
             prompt = load_recipe(path, PromptTraining, folder=_FOLDER, overrides=overrides)
-            made = train_prompt(prompt, home, report)
+            made = train_prompt(prompt, home, report, share=share)
             return TrainingReport(made.folder, made.metrics, made.seconds, made.reused, made.faults)
         case _:
             raise RecipeError(

@@ -1,10 +1,13 @@
 """What two processes check of each other; run by test_processes.py through torch.distributed.run.
 
-Arguments: a folder with the world of rankings.py and with tiny encoders, and one to train in.
+Arguments: a folder with the world of rankings.py and with tiny encoders, one with a tiny reader
+and rows, and one to train in.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from rag_frozen.models.lora import attach_lora
 from rag_frozen.retrieval.minilm_adapter import begin_encoder
 from rag_frozen.training.loop import run_loop
 from rag_frozen.training.processes import ALONE, Share, join_processes
+from rag_frozen.training.prompt_training import train_prompt
 from rag_frozen.training.ranking_data import load_ranking_data
 from rag_frozen.training.reranker_settings import RerankerTraining
 from rag_frozen.training.reranker_task import RerankerTask
@@ -24,7 +28,9 @@ from rag_frozen.training.retriever_settings import RetrieverTraining
 from rag_frozen.training.retriever_task import RetrieverTask
 from rag_frozen.training.settings import OptimiserSettings
 from tests.training.rankings import only_mined
+from tests.training.test_prompt_training import settings as prompt_settings
 
+STOPPING = {"metric": "exact_match", "patience": 2}
 COMMON: dict[str, Any] = {"name": "tiny", "seed": 5, "examples": 48, "batch_size": 8}
 
 
@@ -80,7 +86,24 @@ def train(task: RetrieverTask | RerankerTask, folder: Path, share: Share, told: 
     )  # fmt: skip
 
 
-def main(world: Path, out: Path) -> None:
+def prompt(folder: Path, out: Path, share: Share) -> None:
+    """A static prompt, and full tuning: trained by two, alike when one trains, and found again."""
+    for head in ({"kind": "static", "length": 3}, {"kind": "full"}):
+        wanted = prompt_settings(folder, head=head, early_stopping=STOPPING)
+        done = train_prompt(wanted, out / "two", share=share)
+        assert not done.reused or not share.is_main
+        assert train_prompt(wanted, out / "two", share=share).reused
+        alone = train_prompt(wanted, out / f"alone-{share.index}")
+        curves = [
+            json.loads((one.folder / "curves.json").read_text(encoding="utf-8"))["losses"]
+            for one in (done, alone)
+        ]
+        assert len(curves[0]) == len(curves[1])
+        for two, one in zip(*curves, strict=True):
+            assert math.isclose(two["loss"], one["loss"], rel_tol=1e-3), (head, two, one)
+
+
+def main(world: Path, prompts: Path, out: Path) -> None:
     """Compare shared gradients with whole ones, then weights after training and resuming."""
     share = join_processes()
     assert share.count == 2
@@ -106,9 +129,10 @@ def main(world: Path, out: Path) -> None:
     train(again, out, share, told)  # finished: only restored
     for name, parameter in task.model.named_parameters():
         assert torch.equal(parameter, again.model.get_parameter(name)), name
+    prompt(prompts, out / "prompts", share)
     if share.is_main:
         (out / "agreed").write_text("yes", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:4]))

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_frozen.errors import InputError, RecipeError
+from rag_frozen.errors import InputError
 from rag_frozen.training.processes import ALONE, Share, join_processes
-from rag_frozen.training.train import train
-from tests.tiny import save_bert
+from tests.tiny import save_bert, save_reader_and_rows
 from tests.training.rankings import sentence_encoder, write_world
 
 
@@ -38,21 +37,18 @@ def test_a_training_that_was_started_alone_is_alone(monkeypatch: pytest.MonkeyPa
     assert join_processes() is ALONE
 
 
-def test_a_reader_is_trained_by_one_process(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rag_frozen.training.train.join_processes", lambda: Share(0, 2))
-    with pytest.raises(RecipeError, match="runs in one process, not in 2"):
-        train("pocket-reader")
-
-
 @pytest.mark.soak
 def test_two_processes_agree_with_one_and_with_each_other(tmp_path: Path):
     world = write_world(tmp_path)
     sentence_encoder(world / "encoder")
     save_bert(world / "classifier", kind="BertForSequenceClassification")
+    prompts = tmp_path / "prompts"
+    save_reader_and_rows(prompts)
     root = Path(__file__).parents[2]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        str(Path(__file__).with_name("share_worker.py")), str(world), str(tmp_path / "out"),
+        str(Path(__file__).with_name("share_worker.py")), str(world), str(prompts),
+        str(tmp_path / "out"),
     ]  # fmt: skip
     place = {
         **os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1",

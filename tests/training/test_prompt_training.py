@@ -20,9 +20,11 @@ from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.prompting.heads import DependentHead, StaticHead, load_head, read_record
 from rag_frozen.prompting.loading import load_prompt
 from rag_frozen.training import loop, prompt_artifacts, prompt_training
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.prompt_data import load_prompt_rows, load_source
 from rag_frozen.training.prompt_settings import PromptData, PromptTraining, TextTask
 from rag_frozen.training.prompt_start import begin_head, input_encoder
+from rag_frozen.training.prompt_task import PromptTask
 from rag_frozen.training.prompt_training import AtHand, train_prompt
 from tests.tiny import COLOURS, save_reader_and_rows
 
@@ -235,6 +237,33 @@ def test_a_prompt_begins_as_its_recipe_says(folder: Path):
     assert any(torch.equal(labels[2], row) for row in common)
     text = begun({"kind": "text", "text": "king of france"})
     assert torch.equal(text, torch.stack([word["king"], word["of"], word["france"]]))
+
+
+def test_the_shares_of_a_batch_have_its_loss_in_the_mean(folder: Path):
+    from rag_frozen.reader.make import make_reader
+
+    labels = {"sun": "red", "moon": "one two three"}
+    source = settings(folder).data.sources[0].model_dump() | {"labels": labels}
+    wanted = settings(folder, data={"path": folder, "sources": [source], "validation_rows": 12})
+    reader = make_reader(wanted.reader, dtype="float32")
+    rows = load_prompt_rows(wanted.data, template=wanted.template, seed=wanted.seed)
+    head = begin_head(wanted, reader, None, rows)
+    assert head is not None
+
+    def task(share: Share) -> PromptTask:
+        return PromptTask(reader, head, wanted, rows=rows, share=share)
+
+    def tokens(task: PromptTask, step: int) -> int:
+        return sum(map(len, task.batch(step).answers))
+
+    shares = [task(Share(index, 4)) for index in range(4)]
+    uneven = [n for n in range(16) if len({tokens(one, n) for one in shares}) > 1]
+    assert uneven  # in even ones the mean of means would do
+    for step in uneven:
+        assert sum(tokens(one, step) for one in shares) == tokens(task(ALONE), step)
+        mean = sum(one.loss(one.batch(step)).item() for one in shares) / 4
+        whole = task(ALONE).loss(task(ALONE).batch(step)).item()
+        assert mean == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_static_part_begins_from_tokens_beside_a_dependent_part(folder: Path):

@@ -20,6 +20,7 @@ from rag_frozen.reader.prefix_lm_weights import begin_from_minilm, load_prefix_l
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.training.job import run_job
 from rag_frozen.training.loop import run_loop
+from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.reader_job import reader_job
 from rag_frozen.training.reader_task import ReaderTask, divergence
 from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow
@@ -109,7 +110,7 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def task(settings: ReaderTraining, *, seed: int = 0) -> ReaderTask:
+def task(settings: ReaderTraining, *, seed: int = 0, share: Share = ALONE) -> ReaderTask:
     data, validation = load_reading_data(settings)
     made = tokenizer()
     torch.manual_seed(seed)
@@ -119,7 +120,9 @@ def task(settings: ReaderTraining, *, seed: int = 0) -> ReaderTask:
             num_attention_heads=4, intermediate_size=48, max_position_embeddings=128,
         )
     )  # fmt: skip
-    return ReaderTask(model, made, settings, data=data, validation=validation, bf16=False)
+    return ReaderTask(
+        model, made, settings, data=data, validation=validation, bf16=False, share=share
+    )
 
 
 def train(task: ReaderTask, settings: ReaderTraining, folder: Path, identity: str = "one"):
@@ -128,6 +131,24 @@ def train(task: ReaderTask, settings: ReaderTraining, folder: Path, identity: st
         validate_every=settings.validate_every, checkpoint_every=settings.checkpoint_every,
         report=lambda progress: None,
     )  # fmt: skip
+
+
+def test_the_shares_of_a_batch_have_its_loss_and_gradients_in_the_mean(folder: Path):
+    recipe = settings(folder, mixture={"language_model": 0.4})
+    whole, *shares = [task(recipe, share=share) for share in (ALONE, Share(0, 2), Share(1, 2))]
+    tokens = {n: [len(one.batch(n).labels) for one in (whole, *shares)] for n in range(12)}
+    # where both have as many tokens, the mean of means would do
+    step = next(n for n, (_, first, second) in tokens.items() if first != second)
+    assert tokens[step][0] == tokens[step][1] + tokens[step][2]
+
+    def found(task: ReaderTask) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = task.loss(task.batch(step))
+        loss.backward()
+        gradients = [p.grad.flatten() for p in task.model.parameters() if p.grad is not None]
+        return loss.detach(), torch.cat(gradients)
+
+    for first, second, both in zip(*map(found, (*shares, whole)), strict=True):
+        torch.testing.assert_close((first + second) / 2, both, rtol=1e-4, atol=1e-6)
 
 
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder, tmp_path):
