@@ -43,7 +43,7 @@ SCHEMA_VERSION = 1
 
 _BUILT_BY: dict[ArtifactKind, str] = {
     "ablation": "rag-frozen ablate RECIPE",
-    "corpus": "rag-frozen corpus build FILE",
+    "corpus": "rag-frozen corpus build FILE, or rag-frozen index build RECIPE",
     "head": "rag-frozen train RECIPE",
     "index": "rag-frozen index build RECIPE",
     "model": "rag-frozen train RECIPE",

@@ -35,6 +35,7 @@ from rag_frozen.types import Passage
 
 __all__ = ["ArrowPassageStore"]
 
+_BUILD = "rag-frozen corpus build FILE, or rag-frozen index build RECIPE"
 _NAMED_AT_MOST = 5
 _RELEASE_EVERY = 32
 """Passages looked up before pages are handed back. Linux maps up to 1 MiB around a touched page, so
@@ -62,14 +63,14 @@ class ArrowPassageStore:
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise ArtifactDamagedError(
                 f"The corpus in {folder} cannot be opened: {error}. Remove it and build it again "
-                "with: rag-frozen corpus build FILE"
+                f"with: {_BUILD}"
             ) from error
         self._touched = 0
         live = self.n_rows - len(self._deleted)
         if not len(self._hashes) == len(self._rows) == live:
             raise ArtifactDamagedError(
                 f"The corpus in {folder} holds {live:,} passages and {len(self._hashes):,} "
-                "ids. Remove it and build it again with: rag-frozen corpus build FILE"
+                f"ids. Remove it and build it again with: {_BUILD}"
             )
 
     def __len__(self) -> int:
