@@ -228,7 +228,7 @@ class Bench:
         rates = method.learning_rates
         if len(rates) < 2:
             return (*rates, method.optimiser.learning_rate)[0], ""
-        first = self.study.seeds_of(method)[0]
+        first = self.study.seeds_of(method, self.task)[0]
         scores = [
             self.train(method, seed=first, rate=rate).metrics["exact_match"] for rate in rates
         ]

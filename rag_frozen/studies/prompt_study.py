@@ -25,6 +25,7 @@ from rag_frozen.studies.settings import (
     Method,
     PlainMethod,
     PromptStudy,
+    StudyTask,
     TrainedMethod,
 )
 from rag_frozen.studies.table import Measured, StudyTable, make_table
@@ -76,7 +77,7 @@ def run_study(
         for reader in task.readers or tuple(study.readers):
             bench = benches.of(reader, task.name)
             found: dict[str, list[Measured]] = {}
-            for number in range(_rounds(study, study.methods_of(task))):
+            for number in range(_rounds(study, task)):
                 _round(bench, number, found)
                 so_far = [*measured, *(one for of_one in found.values() for one in of_one)]
                 if news:
@@ -93,11 +94,10 @@ def _write(folder: Path, table: StudyTable) -> None:
     atomic_write_text(folder / "table.md", table.to_markdown())
 
 
-def _rounds(study: PromptStudy, methods: tuple[Method, ...]) -> int:
+def _rounds(study: PromptStudy, task: StudyTask) -> int:
     """As many rounds as the method with the most seeds has seeds."""
-    return max(
-        (len(study.seeds_of(one)) for one in methods if isinstance(one, TrainedMethod)), default=1
-    )
+    trained = [one for one in study.methods_of(task) if isinstance(one, TrainedMethod)]
+    return max((len(study.seeds_of(one, task)) for one in trained), default=1)
 
 
 def _round(bench: Bench, number: int, found: dict[str, list[Measured]]) -> None:
@@ -110,11 +110,11 @@ def _round(bench: Bench, number: int, found: dict[str, list[Measured]]) -> None:
         of_method = found.setdefault(method.name, [])
         match method:
             case TrainedMethod():
-                seeds = study.seeds_of(method)
+                seeds = study.seeds_of(method, bench.task)
                 if number < len(seeds):
                     of_method += _measure(bench, _trained(bench, method, seeds[number]))
             case EnsembleMethod(of=of):
-                seeds = study.seeds_of(study.trained(of))
+                seeds = study.seeds_of(study.trained(of), bench.task)
                 if number == len(seeds) - 1:
                     members = [_trained(bench, study.trained(of), seed) for seed in seeds]
                     of_method += _voted(bench, method, members)

@@ -173,7 +173,7 @@ class StudyTask(_Frozen):
     ``readers`` and ``methods`` name those of the study that are compared on this task (all where
     they are None); ``texts`` are tried by written methods in place of their own; ``rates_from``
     takes over learning rates that were chosen elsewhere, in place of a search here; ``lower`` takes
-    the place of the study's.
+    the place of the study's, ``seeds`` that of the study's and the methods'.
     """
 
     name: str = Field(pattern=_NAME)
@@ -182,6 +182,7 @@ class StudyTask(_Frozen):
     texts: tuple[str, ...] | None = Field(None, min_length=1)
     rates_from: RatesFrom | None = None
     lower: str | None = None
+    seeds: tuple[int, ...] | None = Field(None, min_length=1)
     data: PromptData
     evaluations: tuple[EvaluationSettings, ...] = Field(min_length=1)
     steps: int = Field(ge=1)
@@ -281,9 +282,9 @@ class PromptStudy(_Frozen):
         wanted = task.methods
         return tuple(one for one in self.methods if wanted is None or one.name in wanted)
 
-    def seeds_of(self, method: TrainedMethod) -> tuple[int, ...]:
-        """The seeds of a trained method."""
-        return self.seeds if method.seeds is None else method.seeds
+    def seeds_of(self, method: TrainedMethod, task: StudyTask) -> tuple[int, ...]:
+        """The seeds of a trained method on a task: the task's, the method's or the study's."""
+        return task.seeds or method.seeds or self.seeds
 
     def trained(self, name: str) -> TrainedMethod:
         """A trained method by its name, which must be there."""

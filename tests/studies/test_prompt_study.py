@@ -262,7 +262,8 @@ def test_a_killed_study_has_a_table_of_what_is_finished_and_goes_on_to_the_same(
 
 
 def searching(home: Path) -> PromptStudy:
-    """A task that tries two learning rates, and one that takes over the one that was chosen."""
+    """A task that tries two learning rates, and one that takes over the one that was chosen, with
+    seeds of its own."""
     plain = recipe(home)
     [task] = plain.tasks
     rows = [one for one in task.evaluations if one.kind == "rows"]
@@ -270,6 +271,7 @@ def searching(home: Path) -> PromptStudy:
     second = first.model_dump(mode="json") | {
         "name": "again",
         "rates_from": {"task": "colours"},
+        "seeds": [1, 2],
         "methods": ["plain", "written", "static"],
         "texts": ["the only text"],
         "readers": ["tiny"],
@@ -301,8 +303,8 @@ def test_the_rate_that_answers_most_validation_rows_is_used_for_every_seed_and_t
         ("colours", 0, 1e-2),
         ("colours", 0, 2e-2),
         ("colours", 1, 2e-2),
-        ("again", 0, 2e-2),
         ("again", 1, 2e-2),
+        ("again", 2, 2e-2),
     ]
     notes = {(row.task, row.method): row.note for row in table.methods}
     assert notes["colours", "static"] == (
