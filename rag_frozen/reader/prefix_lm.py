@@ -73,6 +73,7 @@ class _Layer(nn.Module):
         self.intermediate = nn.Linear(width, inner)
         self.output = nn.Linear(inner, width)
         self.output_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(
         self, states: Tensor, mask: Tensor, past: LayerCache | None
@@ -85,9 +86,9 @@ class _Layer(nn.Module):
             value = torch.cat([past[1], value], dim=2)
         attended = _attend(query, key, value, mask)
         attended = attended.transpose(1, 2).reshape(batch, size, width)
-        states = self.attention_norm(states + self.attention_output(attended))
+        states = self.attention_norm(states + self.dropout(self.attention_output(attended)))
         inner = functional.gelu(self.intermediate(states))
-        return self.output_norm(states + self.output(inner)), (key, value)
+        return self.output_norm(states + self.dropout(self.output(inner))), (key, value)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -116,6 +117,7 @@ class PrefixLM(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.type_embeddings = nn.Embedding(2, width)
         self.embedding_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(0.0)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
         self.head = nn.Linear(width, width)
         self.head_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -145,12 +147,19 @@ class PrefixLM(nn.Module):
             ``states: [B, T, H]`` and the layers' keys and values, old and new.
         """
         states = inputs_embeds + self.position_embeddings(position_ids)
-        states = self.embedding_norm(states + self.type_embeddings(type_ids))
+        states = self.dropout(self.embedding_norm(states + self.type_embeddings(type_ids)))
         caches: list[LayerCache] = []
         for index, layer in enumerate(self.layers):
             states, cache = layer(states, mask, None if past is None else past[index])
             caches.append(cache)
         return states, caches
+
+    def set_dropout(self, share: float) -> None:
+        """Leave out so many of the numbers behind the embeddings and behind each layer's attention
+        and feed-forward part while training, as BERT does; 0, as it is made, leaves out none."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
 
     def logits(self, states: Tensor) -> Tensor:
         """Map states ``[..., H]`` to vocabulary logits ``[..., V]``."""

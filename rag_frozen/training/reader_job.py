@@ -33,8 +33,8 @@ def reader_job(settings: ReaderTraining, *, share: Share = ALONE) -> Job:
     processes that share it."""
     encoder = resolve_model(settings.encoder).path
     recipe, inputs = named_inputs(settings)
-    for choice in ("layers", "distillation"):
-        if recipe[choice] is None:
+    for choice in ("layers", "distillation", "dropout", "validation_min_new_tokens"):
+        if not recipe[choice]:
             recipe.pop(choice)  # a recipe without it is the same as before there was a choice
     if settings.distillation is not None:
         inputs["teacher"] = folder_digest(resolve_model(settings.distillation.teacher).path)

@@ -30,7 +30,8 @@ _POOL = 32
 class TokenBatch:
     """``input_ids: [B, T]`` source, start token, answer; ``labels: [N]`` the answers' tokens, end
     included; ``label_rows, label_columns: [N]`` the positions that predict them. ``weight`` is that
-    of the loss, 1 where one process trains."""
+    of the loss, 1 where one process trains; ``seed`` is that of what dropout leaves out, so that a
+    training that goes on leaves out the same."""
 
     input_ids: Tensor
     source_lengths: Tensor
@@ -39,6 +40,7 @@ class TokenBatch:
     label_columns: Tensor
     labels: Tensor
     weight: float = 1.0
+    seed: int = 0
 
 
 class ReaderTask:
@@ -73,6 +75,7 @@ class ReaderTask:
         self.model = model.to(self.device)
         self._teacher = None if teacher is None else teacher.to(self.device)
         self.model.word_embeddings.weight.requires_grad_(False)
+        self.model.set_dropout(settings.dropout)
         self.n_steps = -(-settings.examples // settings.batch_size)
         self._tokenizer = tokenizer
         self._settings = settings
@@ -91,7 +94,9 @@ class ReaderTask:
             self._pool = (pool, self._draw(pool))
         rows = self._pool[1][place]
         mine = self._share.take(rows)
-        return replace(self._collate(mine), weight=self._share.weight(_labels(mine), _labels(rows)))
+        weight = self._share.weight(_labels(mine), _labels(rows))
+        seed = (self._settings.seed + step) * self._share.count + self._share.index
+        return replace(self._collate(mine), weight=weight, seed=seed)
 
     def _draw(self, pool: int) -> list[list[tuple[list[int], list[int]]]]:
         size = self._settings.batch_size
@@ -148,6 +153,8 @@ class ReaderTask:
 
     def _mean_loss(self, batch: TokenBatch) -> Tensor:
         """Over this process's tokens."""
+        if self._settings.dropout:
+            torch.manual_seed(batch.seed)
         logits = self._logits(self.model, batch)
         loss = functional.cross_entropy(logits, batch.labels)
         distillation = self._settings.distillation
@@ -202,7 +209,10 @@ class ReaderTask:
                 decoded = decode(
                     self.model,
                     [encoded[row] for row in rows],
-                    decoding=Decoding(max_new_tokens=24),
+                    decoding=Decoding(
+                        max_new_tokens=24,
+                        min_new_tokens=self._settings.validation_min_new_tokens,
+                    ),
                     start_id=self._start,
                     end_id=self._end,
                     pad_id=0,

@@ -140,6 +140,9 @@ class ReaderTraining(_Frozen):
     the encoder or ``start_from`` has, at most twice as many: each of the last ones then begins as
     two equal ones (depth up-scaling, Kim et al. 2023, arXiv 2312.15166)."""
     distillation: Distillation | None = None
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """While training, so many of the numbers behind embeddings, attention and feed-forward parts
+    are left out."""
     template: PromptTemplate
     data: DataSettings
     mixture: MixtureSettings = MixtureSettings()
@@ -154,6 +157,9 @@ class ReaderTraining(_Frozen):
     """Steps between checkpoints."""
     validation_limit: int = Field(200, ge=1)
     """Rows of each validation set that are read at each validation."""
+    validation_min_new_tokens: int = Field(0, ge=0, le=24)
+    """1 makes the reader say something at each, as pipelines do that never take silence for an
+    answer; 0 counts a silent answer as it is."""
     early_stopping: EarlyStopping | None = None
     int8: bool = True
     """Write the weights rounded to int8."""

@@ -151,8 +151,9 @@ def test_the_shares_of_a_batch_have_its_loss_and_gradients_in_the_mean(folder: P
         torch.testing.assert_close((first + second) / 2, both, rtol=1e-4, atol=1e-6)
 
 
-def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder, tmp_path):
-    recipe = settings(folder)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder, tmp_path, dropout):
+    recipe = settings(folder, dropout=dropout)
     whole = task(recipe)
     result = train(whole, recipe, tmp_path / "whole")
 
@@ -180,6 +181,33 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder, t
     assert all(torch.equal(ours[name], theirs[name]) for name in trained)
     assert [m["step"] for m in again.metrics] == [m["step"] for m in result.metrics] == [6, 12]
     assert result.metrics[-1]["rows.exact_match"] == again.metrics[-1]["rows.exact_match"]
+
+
+def test_dropout_acts_while_training_alone_and_as_the_step_and_the_process_say(folder):
+    plain, dropped = (task(settings(folder, dropout=share)) for share in (0.0, 0.3))
+    batches = [dropped.batch(step) for step in (0, 1)]
+    assert batches[0].seed != batches[1].seed
+    other = task(settings(folder, dropout=0.3), share=Share(1, 2))
+    assert (
+        other.batch(0).seed != task(settings(folder, dropout=0.3), share=Share(0, 2)).batch(0).seed
+    )
+    with torch.no_grad():
+        losses = [float(dropped.loss(batches[0])) for _ in range(2)]
+        assert losses[0] == losses[1] != float(plain.loss(batches[0]))
+        for one in (plain, dropped):
+            one.model.eval()
+        assert float(plain.loss(batches[0])) == float(dropped.loss(batches[0])) not in losses
+
+
+def test_validation_may_ask_the_reader_to_say_something(folder):
+    def answers(least: int) -> list[str]:
+        made = task(settings(folder, validation_min_new_tokens=least))
+        with torch.no_grad():  # a reader that would rather end at once
+            made.model.head_bias[3] = 100.0
+        return made._answers(["question: where did anna go\n"] * 2)
+
+    assert answers(0) == ["", ""]
+    assert all(answers(1))
 
 
 def test_word_embeddings_stay_and_the_rest_learns(folder, tmp_path):
@@ -315,7 +343,8 @@ def test_smaller_models_begin_from_the_first_layers_and_old_recipes_keep_their_i
     whole = _model(settings(folder), minilm)
     assert (len(small.layers), len(whole.layers)) == (2, 6)
     assert torch.equal(small.layers[1].qkv.weight, whole.layers[1].qkv.weight)
-    assert not {"layers", "distillation"} & set(reader_job(settings(folder)).recipe)
+    later = {"layers", "distillation", "dropout", "validation_min_new_tokens"}
+    assert not later & set(reader_job(settings(folder)).recipe)
     assert reader_job(settings(folder, layers=2)).recipe["layers"] == 2
     deep = _model(settings(folder, layers=8), minilm)
     places = [0, 1, 2, 3, 4, 4, 5, 5]
