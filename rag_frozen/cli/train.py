@@ -1,20 +1,22 @@
-"""``rag-frozen train`` and ``mine``: progress in the terminal, the result on stdout."""
+"""``rag-frozen train``, ``mine`` and ``cloze``: progress in the terminal, the result on stdout."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_frozen.errors import CheckFailedError
+from rag_frozen.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from rag_frozen.training.loop import Progress
     from rag_frozen.training.mining import MiningSettings
+    from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings
 
-__all__ = ["progress_line", "run_mining", "run_training"]
+__all__ = ["progress_line", "run_cloze", "run_mining", "run_training"]
 
 
 def run_training(
@@ -101,3 +103,47 @@ def run_mining(
     share = 100 * done.mined / max(1, done.questions)
     print(f"{done.mined:,} of {done.questions:,} questions ({share:.1f} %) have a passage: {out}")
     print(f"  hits left out as excluded: {done.excluded:,}")
+
+
+def run_cloze(
+    out: Path,
+    pipeline: str,
+    *,
+    settings: RetrievedClozeSettings,
+    exclude: Sequence[str],
+    exclude_file: Path | None,
+    root: Path | None,
+    overrides: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Write cloze questions with a pipeline's retriever and corpus, and say how many."""
+    from rag_frozen.build import load_pipeline
+    from rag_frozen.cli.progress import stages
+    from rag_frozen.corpus.store import ArrowPassageStore
+    from rag_frozen.training.files import read_ids
+    from rag_frozen.training.retrieved_cloze import write_retrieved_clozes
+
+    exclusions = [*exclude, *(read_ids(exclude_file) if exclude_file else ())]
+    with stages() as report:
+        loaded = load_pipeline(
+            pipeline, root=root, overrides=overrides, until="retrieve", report=report
+        )
+        if not isinstance(loaded.store, ArrowPassageStore):
+            raise InputError(
+                f"The pipeline {pipeline} has no corpus of its own to draw passages from. Name one "
+                "over an index that was built, with --pipeline."
+            )
+        done = write_retrieved_clozes(
+            out,
+            loaded.retriever,
+            loaded.store,
+            settings=settings,
+            exclusions=exclusions,
+            report=lambda done, total: report("cloze questions", done, total),
+        )
+    if as_json:
+        print(json.dumps({"file": str(out), **asdict(done)}))
+        return
+    print(f"{done.rows:,} of {done.asked:,} questions are answered by another passage: {out}")
+    if done.rows < settings.rows:
+        print(f"  fewer than the {settings.rows:,} asked for: {done.drawn:,} passages were drawn")

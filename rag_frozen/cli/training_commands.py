@@ -1,4 +1,4 @@
-"""``rag-frozen train`` and ``mine``: their arguments and help.
+"""``rag-frozen train``, ``mine`` and ``cloze``: their arguments and help.
 
 Heavy imports stand inside the commands, so that ``--help`` is quick.
 """
@@ -68,6 +68,44 @@ def mine(
     run_mining(
         questions, out, pipeline,
         settings=MiningSettings(k=k, min_overlap=min_overlap),
+        exclude=exclude or (), exclude_file=exclude_file,
+        root=root, overrides=overrides or (), as_json=as_json,
+    )  # fmt: skip
+
+
+@training_app.command(epilog=EXIT_CODES)
+def cloze(
+    out: Annotated[Path, typer.Option("--out", help="The file to write (JSON lines).")],
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Questions to write.")] = 10_000,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="Name or path of the pipeline that retrieves.")
+    ] = "pocket",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="A pattern of ids: these passages alone; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="A passage id or pattern never to train on; repeatable."),
+    ] = None,
+    exclude_file: Annotated[
+        Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other questions.")] = 0,
+    root: Root = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Write training rows without annotators: cloze questions that another passage answers.
+
+    Example: rag-frozen cloze --pipeline files-minilm --only 'simplewiki:*' --out cloze.jsonl
+    """
+    from rag_frozen.cli.train import run_cloze
+    from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings
+
+    run_cloze(
+        out, pipeline,
+        settings=RetrievedClozeSettings(rows=rows, seed=seed, only=tuple(only or ())),
         exclude=exclude or (), exclude_file=exclude_file,
         root=root, overrides=overrides or (), as_json=as_json,
     )  # fmt: skip

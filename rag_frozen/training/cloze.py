@@ -11,9 +11,18 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Cloze", "crop_around", "make_cloze"]
+__all__ = [
+    "Blank",
+    "Cloze",
+    "blanks",
+    "crop_around",
+    "is_stop_word",
+    "make_cloze",
+    "search_words",
+]
 
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATE = rf"(?:\d{{1,2}}\s+(?:{_MONTH})(?:\s+\d{{4}})?|(?:{_MONTH})\s+(?:\d{{1,2}},\s+)?\d{{4}})"
@@ -61,29 +70,62 @@ class Cloze:
     start: int
 
 
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """What was taken out of a sentence, and what is left of it: ``kind`` is ``date``, ``year``,
+    ``number``, ``name``, ``place`` or ``term``; a pronoun that begins ``before`` has become the
+    passage's title; ``start`` is the answer's place in the passage's text."""
+
+    kind: str
+    answer: str
+    before: str
+    after: str
+    sentence: str
+    start: int
+
+
 def make_cloze(title: str, text: str, rng: random.Random) -> Cloze | None:
     """Make one question from a passage, or None where no sentence offers a blank.
 
     The answer is a substring of ``text`` and does not stand in the question.
     """
+    for blank in blanks(title, text, rng, most=4):
+        question = _mask_form(blank.before, blank.after, rng)
+        if rng.random() < 0.5:
+            question = _search_form(blank.kind, blank.before, blank.after, title, rng)
+        if blank.answer.lower() in question.lower() or len(question.split()) < 3:
+            continue
+        return Cloze(question, blank.answer, blank.start)
+    return None
+
+
+def blanks(title: str, text: str, rng: random.Random, *, most: int) -> Iterator[Blank]:
+    """Take one name, date, number or word out of each of at most ``most`` sentences, in the
+    generator's order; a sentence that offers none is left out."""
     sentences = _sentences(text)
     rng.shuffle(sentences)
-    for offset, sentence in sentences[:4]:
-        blank = _choose_blank(sentence, rng)
-        if blank is None:
+    for offset, sentence in sentences[:most]:
+        found = _choose_blank(sentence, rng)
+        if found is None:
             continue
-        kind, start, end = blank
-        answer = sentence[start:end]
-        before, after = sentence[:start], sentence[end:]
+        kind, start, end = found
+        before = sentence[:start]
         if _PRONOUN.match(before):
             before = _PRONOUN.sub(lambda match: title, before, count=1)
-        question = _mask_form(before, after, rng)
-        if rng.random() < 0.5:
-            question = _search_form(kind, before, after, title, rng)
-        if answer.lower() in question.lower() or len(question.split()) < 3:
-            continue
-        return Cloze(question, answer, offset + start)
-    return None
+        yield Blank(kind, sentence[start:end], before, sentence[end:], sentence, offset + start)
+
+
+def search_words(before: str, after: str, *, reach: int, rng: random.Random) -> list[str]:
+    """Words of a sentence around its blank, ``reach`` to each side at most, as people type them
+    into a search box: without punctuation, some of them left out, small ones rather."""
+    words = before.split()[-reach:] + after.split()[:reach]
+    kept = [word.strip(".,;:()\"'“”") for word in words if rng.random() > _drop_rate(word)]
+    return [word for word in kept if word]
+
+
+def is_stop_word(word: str) -> bool:
+    """True for a lower-case word that says nothing of a sentence's matter."""
+    return word in _STOP
 
 
 def crop_around(text: str, start: int, end: int, *, n_words: int, rng: random.Random) -> str:
@@ -143,10 +185,7 @@ def _mask_form(before: str, after: str, rng: random.Random) -> str:
 
 
 def _search_form(kind: str, before: str, after: str, title: str, rng: random.Random) -> str:
-    reach = rng.randint(4, 10)
-    words = before.split()[-reach:] + after.split()[:reach]
-    kept = [word.strip(".,;:()\"'“”") for word in words if rng.random() > _drop_rate(word)]
-    kept = [word for word in kept if word]
+    kept = search_words(before, after, reach=rng.randint(4, 10), rng=rng)
     if rng.random() < 0.15:
         rng.shuffle(kept)
     if rng.random() < 0.3 and title.lower() not in " ".join(kept).lower():
