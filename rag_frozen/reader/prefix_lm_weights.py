@@ -8,6 +8,7 @@ are; or as a difference to another such model (``weight_difference.py``).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.weight_difference import add_difference, take_difference
 
-__all__ = ["as_bert", "begin_from_minilm", "deepened", "load_prefix_lm", "save_trained"]
+__all__ = ["as_bert", "averaged", "begin_from_minilm", "deepened", "load_prefix_lm", "save_trained"]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
@@ -123,6 +124,26 @@ def deepened(model: PrefixLM, n_layers: int) -> PrefixLM:
         state |= {f"layers.{place}.{name}": tensor for name, tensor in layer.items()}
     deeper.load_state_dict(state)
     return deeper
+
+
+def averaged(models: Sequence[PrefixLM]) -> PrefixLM:
+    """A model whose weights are the mean of those of ``models``; the model itself where it is one.
+
+    Raises:
+        ModelError: when they are not of one size.
+    """
+    first = models[0]
+    if len(models) == 1:
+        return first
+    if any(model.config != first.config for model in models):
+        sizes = "; ".join(str(model.config) for model in models)
+        raise ModelError(f"Only models of one size have an average, and these are: {sizes}")
+    made = PrefixLM(first.config)
+    states = [model.state_dict() for model in models]
+    made.load_state_dict(
+        {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+    )
+    return made
 
 
 def as_bert(model: PrefixLM) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ class EncoderTraining(LoopSettings, Protocol):
     """A training recipe over an encoder, which may begin from an earlier training's result."""
 
     @property
-    def start_from(self) -> str | None: ...
+    def start_from(self) -> str | tuple[str, ...] | None: ...
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...  # Any: JSON values
 
 
@@ -171,9 +171,14 @@ def named_inputs(settings: EncoderTraining) -> tuple[dict[str, Any], dict[str, s
     recipe["data"].pop("path")
     encoder = resolve_model(settings.encoder).path
     inputs = {"encoder": file_sha256(encoder / "model.safetensors")}
-    if settings.start_from is not None:
+    if isinstance(settings.start_from, str):
         inputs["start"] = folder_digest(resolve_model(settings.start_from).path)
         recipe["start_from"] = "start"
+    elif settings.start_from is not None:
+        digests = [folder_digest(resolve_model(name).path) for name in settings.start_from]
+        starts = {f"start-{place}": digest for place, digest in enumerate(digests, 1)}
+        inputs |= starts
+        recipe["start_from"] = list(starts)
     return recipe, inputs
 
 

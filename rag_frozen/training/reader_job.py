@@ -14,6 +14,7 @@ from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
 from rag_frozen.reader.prefix_lm_weights import (
+    averaged,
     begin_from_minilm,
     deepened,
     load_prefix_lm,
@@ -79,12 +80,14 @@ def _begin(settings: ReaderTraining, encoder: Path, share: Share) -> Begun:
 
 def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:
     """The model to train: the encoder's layers, or one that was trained before."""
-    if settings.start_from is None:
+    start = settings.start_from
+    if start is None:
         config = PrefixLMConfig(max_position_embeddings=settings.max_position_embeddings)
         n_layers = settings.layers or config.num_hidden_layers
         first = replace(config, num_hidden_layers=min(n_layers, config.num_hidden_layers))
         return deepened(begin_from_minilm(encoder, first), n_layers)
-    model = load_prefix_lm(resolve_model(settings.start_from).path, encoder)
+    names = (start,) if isinstance(start, str) else start
+    model = averaged([load_prefix_lm(resolve_model(name).path, encoder) for name in names])
     found = model.config.max_position_embeddings
     if found != settings.max_position_embeddings:
         raise RecipeError(

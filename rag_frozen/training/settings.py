@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -130,9 +130,10 @@ class ReaderTraining(_Frozen):
     name: str
     seed: int = 0
     encoder: str = "pocket/minilm"
-    start_from: str | None = None
+    start_from: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """A prefix language model that was trained before (``pocket-lm``, by its folder), in place of
-    the encoder's layers."""
+    the encoder's layers; or several of one size that came of one start, whose weights are averaged
+    (model soups, Wortsman et al. 2022, arXiv 2203.05482)."""
     max_position_embeddings: int = Field(1_024, ge=64)
     layers: int | None = Field(None, ge=1)
     """So many of the encoder's layers, its first ones; all of them where it is None. Models of

@@ -370,6 +370,36 @@ def test_a_start_is_deepened_and_never_made_shallower(folder, tmp_path):
     assert len(load_prefix_lm(done.folder, encoder).layers) == 3
 
 
+def test_several_starts_are_averaged_where_they_are_of_one_size(folder, tmp_path):
+    from rag_frozen.training.reader_job import _model
+
+    encoder = save_bert(tmp_path / "encoder")
+    sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
+    for name, value in (("one", 0.5), ("two", 0.25)):
+        model = begin_from_minilm(encoder, sizes)
+        with torch.no_grad():
+            model.head.bias.fill_(value)
+        save_trained(model, tmp_path / name, int8=False)
+    both = [str(tmp_path / name) for name in ("one", "two")]
+    recipe = settings(folder, encoder=str(encoder), start_from=both, max_position_embeddings=128)
+    made = _model(recipe, encoder)
+    assert torch.allclose(made.head.bias, torch.tensor(0.375))
+    assert made.layers[0].qkv.weight.requires_grad
+    assert not made.word_embeddings.weight.requires_grad
+    job = reader_job(recipe)
+    assert [job.inputs[name] for name in ("start-1", "start-2")] == [
+        *map(folder_digest, map(Path, both))
+    ]
+    assert job.recipe["start_from"] == ["start-1", "start-2"]
+    save_trained(
+        begin_from_minilm(encoder, replace(sizes, num_hidden_layers=1)),
+        tmp_path / "two",
+        int8=False,
+    )
+    with pytest.raises(ModelError, match="Only models of one size have an average"):
+        _model(recipe, encoder)
+
+
 def test_the_divergence_is_that_of_the_softened_probabilities():
     torch.manual_seed(0)
     ours, theirs = torch.randn(5, 7), torch.randn(5, 7)
