@@ -47,6 +47,12 @@ _ASK = {
     "name": ("who", "who", "who is", "who was", "what", "which", "what is the name of"),
     "place": ("where", "where is", "where was", "where did", "in which", "what", "which"),
 }
+_CALENDAR_WORDS = """
+january february march april may june july august september october november december
+monday tuesday wednesday thursday friday saturday sunday
+"""
+_CALENDAR = frozenset(_CALENDAR_WORDS.split())
+"""Capitalised, and no names."""
 _COUNTS = ("number", "year")
 """Kinds whose answers stand in many passages by chance."""
 
@@ -185,6 +191,8 @@ def _ask(passage: Passage, rng: random.Random) -> _Asked | None:
         answer = normalize_answer(blank.answer)
         words = _own_words(f"{blank.before} {blank.after}")
         if len(blank.answer.split()) > _LONGEST_ANSWER or not answer or answer in subject:
+            continue
+        if answer in _CALENDAR:
             continue
         if len(words) >= 4:
             return _Asked(passage, blank, words)

@@ -177,3 +177,18 @@ def test_rows_are_json_lines_with_ids_of_their_own(tmp_path):
     write(tmp_path / "rows.jsonl")
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [f"cloze:3:{n}" for n in range(40)]
+
+
+def test_a_month_alone_is_not_asked_for(tmp_path):
+    held = [
+        Passage("1", "Nile", "Egyptian farmers along the Nile sowed their wheat again in October."),
+        Passage("2", "Wheat", "In October wheat was sowed again by Egyptian farmers of the Nile."),
+    ]
+    near = replace(SETTINGS, min_overlap=0.0, min_near=0.0)
+    for word, asked in (("October", False), ("Memphis", True)):
+        told = [replace(p, text=p.text.replace("October", word)) for p in held]
+        target = tmp_path / word
+        write_retrieved_clozes(target, Everything(told), Store(told), settings=near)
+        answers = {row["answers"][0] for row in read_json_lines(target)}
+        assert len(answers) > 1
+        assert (word in answers) is asked
