@@ -75,7 +75,7 @@ def _begin(settings: ReaderTraining, encoder: Path, share: Share) -> Begun:
     frozen = {"word_embeddings": {"words": model.word_embeddings.weight}}
     if teacher is not None:
         frozen["teacher"] = teacher.state_dict()
-    return Begun(task, frozen, write)
+    return Begun(task, frozen, write, validate_first=not settings.examples)
 
 
 def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:

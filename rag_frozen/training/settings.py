@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_frozen.packing.template import PromptTemplate
 
@@ -148,7 +148,8 @@ class ReaderTraining(_Frozen):
     data: DataSettings
     mixture: MixtureSettings = MixtureSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
-    examples: int = Field(ge=1)
+    examples: int = Field(ge=0)
+    """To be drawn; 0 trains nothing: what ``start_from`` averages is measured and written."""
     batch_size: int = Field(32, ge=1)
     max_source_tokens: int = Field(640, ge=16)
     max_target_tokens: int = Field(32, ge=2)
@@ -167,3 +168,12 @@ class ReaderTraining(_Frozen):
     difference_to: str | None = None
     """Write them as a difference to this model's, which are int8: a smaller file that is loaded
     only beside that model."""
+
+    @model_validator(mode="after")
+    def _trains_or_averages(self) -> ReaderTraining:
+        if not self.examples and (self.start_from is None or isinstance(self.start_from, str)):
+            raise ValueError(
+                "examples is 0, which trains nothing, and start_from names no models to average. "
+                "Set examples, or start_from=[A, B]"
+            )
+        return self

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from rag_frozen.artifacts import load_manifest
@@ -391,6 +392,15 @@ def test_several_starts_are_averaged_where_they_are_of_one_size(folder, tmp_path
         *map(folder_digest, map(Path, both))
     ]
     assert job.recipe["start_from"] == ["start-1", "start-2"]
+    whole = run_job(
+        reader_job(recipe.model_copy(update={"examples": 0, "int8": False})),
+        tmp_path / "root",
+        lambda progress: None,
+    )
+    assert torch.allclose(load_prefix_lm(whole.folder, encoder).head.bias, torch.tensor(0.375))
+    assert "rows.exact_match" in whole.metrics
+    with pytest.raises(ValidationError, match="start_from names no models to average"):
+        settings(folder, examples=0, start_from=both[0])
     save_trained(
         begin_from_minilm(encoder, replace(sizes, num_hidden_layers=1)),
         tmp_path / "two",
