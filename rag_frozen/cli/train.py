@@ -78,11 +78,10 @@ def run_mining(
     """Mine rows with a pipeline's retriever, and say what was found."""
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.progress import stages
-    from rag_frozen.training.files import read_ids
     from rag_frozen.training.mining import mine, questions_to_mine
 
     questions_to_mine(questions, out)  # wrong files are told before models are loaded
-    exclusions = [*exclude, *(read_ids(exclude_file) if exclude_file else ())]
+    exclusions = _exclusions(exclude, exclude_file)
     with stages() as report:
         loaded = load_pipeline(
             pipeline, root=root, overrides=overrides, until="retrieve", report=report
@@ -120,10 +119,11 @@ def run_cloze(
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.progress import stages
     from rag_frozen.corpus.store import ArrowPassageStore
-    from rag_frozen.training.files import read_ids
+    from rag_frozen.training.mining import refuse_folder
     from rag_frozen.training.retrieved_cloze import write_retrieved_clozes
 
-    exclusions = [*exclude, *(read_ids(exclude_file) if exclude_file else ())]
+    refuse_folder(out, such_as="cloze.jsonl")  # told before models are loaded
+    exclusions = _exclusions(exclude, exclude_file)
     with stages() as report:
         loaded = load_pipeline(
             pipeline, root=root, overrides=overrides, until="retrieve", report=report
@@ -147,3 +147,9 @@ def run_cloze(
     print(f"{done.rows:,} of {done.asked:,} questions are answered by another passage: {out}")
     if done.rows < settings.rows:
         print(f"  fewer than the {settings.rows:,} asked for: {done.drawn:,} passages were drawn")
+
+
+def _exclusions(exclude: Sequence[str], exclude_file: Path | None) -> list[str]:
+    from rag_frozen.training.files import read_ids
+
+    return [*exclude, *(read_ids(exclude_file) if exclude_file else ())]

@@ -16,6 +16,17 @@ __all__ = ["training_app"]
 
 training_app = typer.Typer()
 
+_Retrieving = Annotated[
+    str, typer.Option("--pipeline", help="Name or path of the pipeline that retrieves.")
+]
+_Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="A passage id or pattern never to train on; repeatable."),
+]
+_ExcludeFile = Annotated[
+    Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
+]
+
 
 @training_app.command(epilog=EXIT_CODES)
 def train(
@@ -39,16 +50,9 @@ def train(
 def mine(
     questions: Annotated[Path, typer.Argument(help="JSON lines with question and answers.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write (JSON lines).")],
-    pipeline: Annotated[
-        str, typer.Option("--pipeline", help="Name or path of the pipeline that retrieves.")
-    ] = "pocket",
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="A passage id or pattern never to train on; repeatable."),
-    ] = None,
-    exclude_file: Annotated[
-        Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
-    ] = None,
+    pipeline: _Retrieving = "pocket",
+    exclude: _Exclude = None,
+    exclude_file: _ExcludeFile = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Passages retrieved for a question.")] = 50,
     min_overlap: Annotated[
         float,
@@ -77,20 +81,13 @@ def mine(
 def cloze(
     out: Annotated[Path, typer.Option("--out", help="The file to write (JSON lines).")],
     rows: Annotated[int, typer.Option("--rows", min=1, help="Questions to write.")] = 10_000,
-    pipeline: Annotated[
-        str, typer.Option("--pipeline", help="Name or path of the pipeline that retrieves.")
-    ] = "pocket",
+    pipeline: _Retrieving = "pocket",
     only: Annotated[
         list[str] | None,
         typer.Option("--only", help="A pattern of ids: these passages alone; repeatable."),
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="A passage id or pattern never to train on; repeatable."),
-    ] = None,
-    exclude_file: Annotated[
-        Path | None, typer.Option("--exclude-file", help="A file of such ids, one a line.")
-    ] = None,
+    exclude: _Exclude = None,
+    exclude_file: _ExcludeFile = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other questions.")] = 0,
     root: Root = None,
     overrides: Overrides = None,

@@ -25,7 +25,14 @@ from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.types import Passage, Question, Ranking
 
-__all__ = ["ExclusionList", "MiningReport", "MiningSettings", "mine", "questions_to_mine"]
+__all__ = [
+    "ExclusionList",
+    "MiningReport",
+    "MiningSettings",
+    "mine",
+    "questions_to_mine",
+    "refuse_folder",
+]
 
 _CHUNK = 256
 """Questions that are retrieved together."""
@@ -155,14 +162,19 @@ def questions_to_mine(questions: Path, target: Path) -> list[Mapping[str, Any]]:
         InputError, DataFormatError: when the questions cannot be read, a row has no answers, or
             ``target`` is a folder.
     """
-    if target.is_dir():
-        raise InputError(
-            f"{target} is a folder. Name the file to write, such as {target / 'mined.jsonl'}"
-        )
+    refuse_folder(target, such_as="mined.jsonl")
     rows = list(_questions(questions))
     if not rows:
         raise InputError(f"{questions} holds no question.")
     return rows
+
+
+def refuse_folder(target: Path, *, such_as: str) -> None:
+    """Raise ``InputError`` where a file is to be written and a folder is named."""
+    if target.is_dir():
+        raise InputError(
+            f"{target} is a folder. Name the file to write, such as {target / such_as}"
+        )
 
 
 def question_overlap(question: str, passage: Passage) -> float:

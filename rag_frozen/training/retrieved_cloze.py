@@ -21,12 +21,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from rag_frozen.artifacts.writing import atomic_writer
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.cloze import Blank, blanks, is_stop_word, search_words
-from rag_frozen.training.mining import ExclusionList
+from rag_frozen.training.mining import ExclusionList, refuse_folder
 from rag_frozen.types import Passage, Question, Ranking
 
 __all__ = ["ClozeReport", "RetrievedClozeSettings", "RowStore", "write_retrieved_clozes"]
@@ -34,7 +37,7 @@ __all__ = ["ClozeReport", "RetrievedClozeSettings", "RowStore", "write_retrieved
 _CHUNK = 256
 """Questions that are retrieved together."""
 _DRAWS_FOR_A_ROW = 400
-"""So many passages are drawn at most for each row that is wanted; 15 to 30 are usual."""
+"""So many passages are drawn at most for each row that is wanted."""
 _RUN = 6
 """Passages that share so many words in a row with the sentence tell it again."""
 _NEAR = 200
@@ -65,8 +68,13 @@ class RowStore(PassageStore, Protocol):
         """Rows, from 0."""
         ...
 
+    @property
+    def deleted_rows(self) -> npt.NDArray[np.int64]:
+        """Rows whose passages were deleted."""
+        ...
+
     def row(self, row: int) -> Passage:
-        """The passage of a row."""
+        """The passage of a row, a deleted one too."""
         ...
 
 
@@ -140,12 +148,10 @@ def write_retrieved_clozes(
     Raises:
         InputError: when ``target`` is a folder, or no question finds an answer.
     """
-    if target.is_dir():
-        raise InputError(
-            f"{target} is a folder. Name the file to write, such as {target / 'cloze.jsonl'}"
-        )
+    refuse_folder(target, such_as="cloze.jsonl")
     rng = random.Random(f"retrieved-cloze:{settings.seed}")
     excluded = ExclusionList(exclusions)
+    deleted = frozenset(store.deleted_rows.tolist())
     drawn = asked = rows = 0
     with atomic_writer(target) as out:
         while rows < settings.rows and drawn < _DRAWS_FOR_A_ROW * settings.rows:
@@ -154,7 +160,10 @@ def write_retrieved_clozes(
                 if len(batch) == _CHUNK:
                     break
                 drawn += 1
-                passage = store.row(rng.randrange(store.n_rows))
+                place = rng.randrange(store.n_rows)
+                if place in deleted:
+                    continue
+                passage = store.row(place)
                 if _allowed(passage.id, settings, excluded):
                     one = _ask(passage, rng)
                     batch += [] if one is None else [one]

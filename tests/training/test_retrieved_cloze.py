@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rag_frozen.errors import InputError
@@ -50,8 +51,9 @@ def passages() -> list[Passage]:
 
 
 class Store:
-    def __init__(self, held: list[Passage]) -> None:
+    def __init__(self, held: list[Passage], deleted: tuple[int, ...] = ()) -> None:
         self._held = held
+        self.deleted_rows = np.array(deleted, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -192,3 +194,15 @@ def test_a_month_alone_is_not_asked_for(tmp_path):
         answers = {row["answers"][0] for row in read_json_lines(target)}
         assert len(answers) > 1
         assert (word in answers) is asked
+
+
+def test_deleted_passages_are_not_asked_about(tmp_path):
+    held = passages()
+    gone = tuple(n for n, p in enumerate(held) if p.id.startswith("a:"))
+    for deleted in ((), gone):
+        target = tmp_path / f"{len(deleted)}.jsonl"
+        store = Store(held, deleted)
+        write_retrieved_clozes(target, Everything(held), store, settings=replace(SETTINGS, rows=9))
+        asked = {str(row["asked_of"])[0] for row in read_json_lines(target)}
+        assert asked
+        assert ("a" in asked) is not bool(deleted)
