@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,7 @@ __all__ = [
     "write_artifact",
 ]
 
+_log = logging.getLogger(__name__)
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
 
 
@@ -261,6 +263,7 @@ def _place(draft: Draft, manifest: Manifest, *, ours: bool) -> Manifest:
         if found is None:
             if not ours:
                 _refuse_foreign(draft.target, draft.kind, manifest.fingerprint)
+            _log.warning("%s was not whole; what was built now takes its place", draft.target)
             _move_away(draft.target)
             continue
         _check_same(draft.target, found, draft.kind, manifest.fingerprint)

@@ -113,10 +113,14 @@ def test_a_writer_that_finishes_second_keeps_the_first_ones_artifact(tmp_path: P
     assert (tmp_path / "t" / "a.bin").read_bytes() == b"fast"
 
 
-def test_a_damaged_artifact_is_replaced(tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_replaced_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path / "t")
+    assert not caplog.records
     os.truncate(tmp_path / "t" / "a.bin", 1)
     assert not write(tmp_path / "t", b"again").reused
+    assert f"{tmp_path / 't'} was not whole; what was built now" in caplog.text
     verify(tmp_path / "t")
     assert (tmp_path / "t" / "a.bin").read_bytes() == b"again"
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
