@@ -129,6 +129,9 @@ def deepened(model: PrefixLM, n_layers: int) -> PrefixLM:
 def averaged(models: Sequence[PrefixLM]) -> PrefixLM:
     """A model whose weights are the mean of those of ``models``; the model itself where it is one.
 
+    Tensors that are equal in all of them, as the frozen word embeddings are, stay what they are to
+    the bit.
+
     Raises:
         ModelError: when they are not of one size.
     """
@@ -140,9 +143,7 @@ def averaged(models: Sequence[PrefixLM]) -> PrefixLM:
         raise ModelError(f"Only models of one size have an average, and these are: {sizes}")
     made = PrefixLM(first.config)
     states = [model.state_dict() for model in models]
-    made.load_state_dict(
-        {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
-    )
+    made.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     return made
 
 
@@ -239,6 +240,12 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
             "rag-frozen train pipelines/train/pocket-reader.yaml"
         ) from error
     return _unshared(model)
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    if all(torch.equal(tensor, tensors[0]) for tensor in tensors):
+        return tensors[0]
+    return torch.stack(list(tensors)).mean(dim=0)
 
 
 def _with_base(tensors: dict[str, Tensor], *, model: str, sha256: str) -> dict[str, Tensor]:

@@ -376,22 +376,24 @@ def test_several_starts_are_averaged_where_they_are_of_one_size(folder, tmp_path
 
     encoder = save_bert(tmp_path / "encoder")
     sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
-    for name, value in (("one", 0.5), ("two", 0.25)):
+    for name, value in (("one", 0.5), ("two", 0.25), ("three", 0.375)):
         model = begin_from_minilm(encoder, sizes)
         with torch.no_grad():
             model.head.bias.fill_(value)
         save_trained(model, tmp_path / name, int8=False)
-    both = [str(tmp_path / name) for name in ("one", "two")]
-    recipe = settings(folder, encoder=str(encoder), start_from=both, max_position_embeddings=128)
+    all_three = [str(tmp_path / name) for name in ("one", "two", "three")]
+    recipe = settings(
+        folder, encoder=str(encoder), start_from=all_three, max_position_embeddings=128
+    )
     made = _model(recipe, encoder)
     assert torch.allclose(made.head.bias, torch.tensor(0.375))
     assert made.layers[0].qkv.weight.requires_grad
     assert not made.word_embeddings.weight.requires_grad
     job = reader_job(recipe)
-    assert [job.inputs[name] for name in ("start-1", "start-2")] == [
-        *map(folder_digest, map(Path, both))
+    assert [job.inputs[name] for name in ("start-1", "start-2", "start-3")] == [
+        *map(folder_digest, map(Path, all_three))
     ]
-    assert job.recipe["start_from"] == ["start-1", "start-2"]
+    assert job.recipe["start_from"] == ["start-1", "start-2", "start-3"]
     whole = run_job(
         reader_job(recipe.model_copy(update={"examples": 0, "int8": False})),
         tmp_path / "root",
@@ -399,8 +401,16 @@ def test_several_starts_are_averaged_where_they_are_of_one_size(folder, tmp_path
     )
     assert torch.allclose(load_prefix_lm(whole.folder, encoder).head.bias, torch.tensor(0.375))
     assert "rows.exact_match" in whole.metrics
+    alone = run_job(
+        reader_job(
+            recipe.model_copy(update={"start_from": all_three[0], "examples": 1, "batch_size": 1})
+        ),
+        tmp_path / "root",
+        lambda progress: None,
+    )
+    assert load_manifest(whole.folder).digests == load_manifest(alone.folder).digests
     with pytest.raises(ValidationError, match="start_from names no models to average"):
-        settings(folder, examples=0, start_from=both[0])
+        settings(folder, examples=0, start_from=all_three[0])
     save_trained(
         begin_from_minilm(encoder, replace(sizes, num_hidden_layers=1)),
         tmp_path / "two",
