@@ -37,6 +37,8 @@ def reader_job(settings: ReaderTraining, *, share: Share = ALONE) -> Job:
     for choice in ("layers", "distillation", "dropout", "validation_min_new_tokens"):
         if not recipe[choice]:
             recipe.pop(choice)  # a recipe without it is the same as before there was a choice
+    if not recipe["mixture"]["substitute"]:
+        recipe["mixture"].pop("substitute")
     if settings.distillation is not None:
         inputs["teacher"] = folder_digest(resolve_model(settings.distillation.teacher).path)
         recipe["distillation"]["teacher"] = "teacher"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from rag_frozen.errors import InputError
 from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.training.cloze import crop_around, make_cloze
+from rag_frozen.training.substitution import Substitutes
 from rag_frozen.types import Passage, Question
 
 __all__ = ["Mixture", "ReadingData", "ReadingExample", "ReadingRow"]
@@ -43,7 +44,8 @@ class Mixture:
     of the training; the rest is reading, of which ``several`` hold more than one passage in the
     end (none at the start); ``no_answer`` of those hold none that answers, and an empty target.
     ``no_answer_alone`` of the questions with a single passage are shown a distractor in its
-    place, and have an empty target too."""
+    place, and have an empty target too. In ``substitute`` of what is read another answer stands in
+    the passage (see :class:`~rag_frozen.training.substitution.Substitutes`)."""
 
     cloze_start: float = 0.9
     cloze_end: float = 0.15
@@ -57,6 +59,7 @@ class Mixture:
     no_answer_alone: float = 0.0
     n_passages: int = 3
     crop: float = 0.5
+    substitute: float = 0.0
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class ReadingData:
     mixture: Mixture
     seed: int
     _by_title: dict[str, list[Passage]] = field(default_factory=dict)
+    _substitutes: Substitutes = field(default_factory=Substitutes)
 
     def __post_init__(self) -> None:
         if not self.passages or not any(rows for _, rows in self.reading):
@@ -87,6 +91,10 @@ class ReadingData:
                 group = self._by_title.setdefault(row.passage.title, [])
                 if row.passage not in group[-3:]:
                     group.append(row.passage)
+        if self.mixture.substitute:
+            self._substitutes = Substitutes.of(
+                (row.question, row.answer) for _, rows in self.reading for row in rows
+            )
 
     def example(self, number: int, total: int) -> ReadingExample:
         """Make example ``number`` of ``total``, the same whenever it is asked for."""
@@ -140,7 +148,6 @@ class ReadingData:
     def _read(
         self, row: ReadingRow, rng: random.Random, *, several: bool, start: int | None = None
     ) -> ReadingExample:
-        gold = row.passage
         if several:
             wanted = self.mixture.n_passages - 1
             pool = self._distractors(row, wanted)
@@ -149,20 +156,30 @@ class ReadingData:
                 without = [p for p in chosen if row.answer.lower() not in p.text.lower()]
                 if without:  # nothing to be found: the answer is to say nothing
                     return self._written(row.question, "", without)
+            gold, answer = self._gold(row, rng, start)
             passages = [gold, *chosen]
             rng.shuffle(passages)
-            return self._written(row.question, row.answer, passages)
+            return self._written(row.question, answer, passages)
         alone = self.mixture.no_answer_alone
         if alone and start is None and row.answer not in ("yes", "no") and rng.random() < alone:
             pool = self._distractors(row, 1)
             if pool:
                 return self._written(row.question, "", [rng.choice(pool)])
-        at = gold.text.find(row.answer) if start is None else start
+        gold, answer = self._gold(row, rng, start)
+        at = gold.text.find(answer) if start is None else start
         if at >= 0 and rng.random() < self.mixture.crop:
             n_words = rng.randint(40, 90)
-            text = crop_around(gold.text, at, at + len(row.answer), n_words=n_words, rng=rng)
+            text = crop_around(gold.text, at, at + len(answer), n_words=n_words, rng=rng)
             gold = Passage(gold.id, gold.title, text)
-        return self._written(row.question, row.answer, [gold])
+        return self._written(row.question, answer, [gold])
+
+    def _gold(self, row: ReadingRow, rng: random.Random, start: int | None) -> tuple[Passage, str]:
+        """The passage that answers, and the answer: its own, or another that now stands there. A
+        cloze question's stays, whose ``start`` is known."""
+        share = self.mixture.substitute
+        if not share or start is not None or rng.random() >= share:
+            return row.passage, row.answer
+        return self._substitutes.put_in(row.question, row.answer, row.passage, rng)
 
     def _distractors(self, row: ReadingRow, wanted: int) -> list[Passage]:
         """The row's own, and where they are fewer than wanted those of its article."""

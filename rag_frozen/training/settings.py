@@ -90,6 +90,7 @@ class MixtureSettings(_Frozen):
     no_answer_alone: float = Field(0.0, ge=0, le=1)
     n_passages: int = Field(3, ge=2)
     crop: float = Field(0.5, ge=0, le=1)
+    substitute: float = Field(0.0, ge=0, le=1)
 
 
 class OptimiserSettings(_Frozen):

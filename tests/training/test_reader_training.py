@@ -347,6 +347,9 @@ def test_smaller_models_begin_from_the_first_layers_and_old_recipes_keep_their_i
     later = {"layers", "distillation", "dropout", "validation_min_new_tokens"}
     assert not later & set(reader_job(settings(folder)).recipe)
     assert reader_job(settings(folder, layers=2)).recipe["layers"] == 2
+    assert "substitute" not in reader_job(settings(folder)).recipe["mixture"]
+    changed = settings(folder, mixture={"substitute": 0.5})
+    assert reader_job(changed).recipe["mixture"]["substitute"] == 0.5
     deep = _model(settings(folder, layers=8), minilm)
     places = [0, 1, 2, 3, 4, 4, 5, 5]
     assert len(deep.layers) == len(places)
