@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,11 +87,31 @@ def test_bf16_products_alone_would_not_be_exact(tmp_path: Path):
     vectors = store(tmp_path, near.astype(np.float32), dtype="float32")
     engine = torch16(vectors)
     best = np.argmax(products(vectors, questions(40)), axis=1)
-    _, rough = engine._rough(questions(40), 30)
+    _, rough = engine._rough(questions(40), 30, torch.bfloat16)
     assert np.mean([row in found for row, found in zip(best, rough, strict=True)]) < 0.9
     _, rows = engine.search(questions(40), k=1)
     truth = products(vectors, questions(40))
     assert truth[np.arange(40), rows[:, 0]] == pytest.approx(truth.max(axis=1), abs=1e-6)
+
+
+@pytest.mark.parametrize("asked", [1, 3, 4])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("near", [False, True])
+def test_products_of_stored_sixteen_bit_numbers_end_in_the_exact_best(
+    tmp_path: Path, asked: int, scale: float, near: bool
+):
+    """Few questions are multiplied with fp16 as it is stored, unless products could overflow."""
+    made = scale * (np.tile(clustered(50), (50, 1)) if near else clustered())
+    made += near * scale * 1e-3 * np.random.default_rng(3).standard_normal(made.shape)
+    vectors = store(tmp_path, made.astype(np.float32))
+    engine = TorchSearch(vectors, device="cpu", pool=20)
+    queries = scale * questions(asked)
+    few = asked < 4 and scale < 100
+    assert (engine._products_in(queries) is torch.float16) is few
+    truth = products(vectors, queries)
+    scores, rows = engine.search(queries, k=10)
+    assert scores == pytest.approx(-np.sort(-truth, axis=1)[:, :10], rel=1e-5)
+    assert np.take_along_axis(truth, rows, axis=1) == pytest.approx(scores, rel=1e-5)
 
 
 @pytest.mark.parametrize("make", TUNED)
