@@ -31,7 +31,7 @@ clean:
 	rm -rf $(VENV)
 
 $(PACKAGES): pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): a virtual environment and the packages of constraints.txt (about 1.5 GB, a few minutes)"
+	@echo "Setting up $(VENV): a virtual environment and the packages of constraints.txt (about 2.4 GB on disk, a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "  1/2  PyTorch"
