@@ -81,10 +81,9 @@ class TorchSearch:
         self._block = _GPU_BLOCK if self.device.type == "cuda" else _BLOCK
         self.greatest_norm = vectors.greatest_norm() if greatest_norm is None else greatest_norm
         keep = self._fits() if resident is None else resident
-        self._kept = [block.clone() for block in self._streamed()] if keep else []
-        self._fp16 = self.device.type == "cpu" and all(
-            s.dtype == np.float16 for s in vectors.shards
-        )
+        on_cpu = self.device.type == "cpu"
+        self._kept = [b.clone() if on_cpu else b for b in self._streamed()] if keep else []
+        self._fp16 = on_cpu and all(shard.dtype == np.float16 for shard in vectors.shards)
 
     def __len__(self) -> int:
         return len(self._vectors)

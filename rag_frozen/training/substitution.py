@@ -35,7 +35,7 @@ _FEWEST_ANSWERS = 8
 _TRIES = 4
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Substitutes:
     """Answers by their kind: what is asked for, and how the answer is written.
 
