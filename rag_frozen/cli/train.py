@@ -13,7 +13,7 @@ from rag_frozen.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from rag_frozen.training.loop import Progress
-    from rag_frozen.training.mining import MiningSettings
+    from rag_frozen.training.mined_rows import MiningSettings
     from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings
 
 __all__ = ["progress_line", "run_cloze", "run_mining", "run_training"]

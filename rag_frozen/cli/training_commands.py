@@ -58,6 +58,10 @@ def mine(
         float,
         typer.Option("--min-overlap", min=0, max=1, help="Share of the question in a positive."),
     ] = 0.3,
+    own_passages: Annotated[
+        bool,
+        typer.Option("--own-passages", help="A question's own passage (text) is its positive."),
+    ] = False,
     root: Root = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -67,11 +71,11 @@ def mine(
     Example: rag-frozen mine nq-train.jsonl --pipeline nq --exclude 'nq_gold:*' --out mined.jsonl
     """
     from rag_frozen.cli.train import run_mining
-    from rag_frozen.training.mining import MiningSettings
+    from rag_frozen.training.mined_rows import MiningSettings
 
     run_mining(
         questions, out, pipeline,
-        settings=MiningSettings(k=k, min_overlap=min_overlap),
+        settings=MiningSettings(k=k, min_overlap=min_overlap, own_passages=own_passages),
         exclude=exclude or (), exclude_file=exclude_file,
         root=root, overrides=overrides or (), as_json=as_json,
     )  # fmt: skip

@@ -19,10 +19,14 @@ from typing import Any
 
 from rag_frozen.artifacts.writing import atomic_writer
 from rag_frozen.errors import DataFormatError, InputError
-from rag_frozen.evaluation.metrics import has_answer
-from rag_frozen.normalization import normalize_answer
 from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.files import read_json_lines
+from rag_frozen.training.mined_rows import (
+    MiningSettings,
+    mined_row,
+    own_passage,
+    row_of_own_passage,
+)
 from rag_frozen.types import Passage, Question, Ranking
 
 __all__ = [
@@ -36,36 +40,6 @@ __all__ = [
 
 _CHUNK = 256
 """Questions that are retrieved together."""
-_MOST_ANSWER_WORDS = 12
-_QUESTION_WORD_LIST = """
-who what when where which why how whom whose is are was were do does did has have had can
-could will would many much in of on at to for by with from and or name first last
-"""
-_QUESTION_WORDS = frozenset(_QUESTION_WORD_LIST.split())
-
-
-@dataclass(frozen=True, slots=True)
-class MiningSettings:
-    """How deep to look, and what to keep.
-
-    ``min_overlap`` is the share of the question's own words (question words and articles left
-    out) that a positive must hold in title and text: an answer such as "2" stands in many passages
-    that do not answer.
-    """
-
-    k: int = 50
-    positives: int = 3
-    negatives: int = 8
-    min_overlap: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.positives < 1 or self.negatives < 0:
-            raise InputError(
-                f"Mining needs k >= 1, positives >= 1 and negatives >= 0, not {self.k}, "
-                f"{self.positives} and {self.negatives}."
-            )
-        if not 0 <= self.min_overlap <= 1:
-            raise InputError(f"min_overlap lies between 0 and 1, not at {self.min_overlap}.")
 
 
 class ExclusionList:
@@ -108,10 +82,11 @@ def mine(
 ) -> MiningReport:
     """Write one JSON line for each question of which a passage was found that answers it.
 
-    Fields: ``id, question, answers``; the best positive as ``pid, title, text, rank`` (from 0)
-    and ``q_overlap``; ``positives`` and ``negatives``, lists of ``pid, title, text`` and the
-    retriever's ``score``, best first; ``neg_pids``. Questions keep their order. A question none
-    of whose hits answers is left out.
+    Fields: ``id, question, answers``; the best positive as ``pid, title, text, rank`` (from 0;
+    after the last hit where a passage of the question's own was not found) and ``q_overlap``;
+    ``positives`` and ``negatives``, lists of ``pid, title, text`` and the retriever's ``score``,
+    best first; ``neg_pids``. Questions keep their order. A question none of whose hits answers is
+    left out.
 
     Args:
         questions: JSON lines with ``question`` and ``answers``.
@@ -140,8 +115,15 @@ def mine(
                 found = [texts[hit.passage_id] for hit in ranking]
                 scores = {hit.passage_id: hit.score for hit in ranking}
                 kept = [p for p in found if p.id not in excluded_passages]
-                excluded += len(found) - len(kept)
-                made = _row(row, kept, scores, chosen)
+                left_out = [p for p in found if p.id in excluded_passages]
+                excluded += len(left_out)
+                own = own_passage(row) if chosen.own_passages else None
+                if own is None:
+                    made = mined_row(row, kept, scores, chosen)
+                elif own.id in excluded_passages or own.text in {p.text for p in left_out}:
+                    made = None
+                else:
+                    made = row_of_own_passage(row, own, kept, scores, chosen)
                 if made is not None:
                     mined += 1
                     ranks[made["rank"]] += 1
@@ -177,19 +159,6 @@ def refuse_folder(target: Path, *, such_as: str) -> None:
         )
 
 
-def question_overlap(question: str, passage: Passage) -> float:
-    """Share of the question's own words that stand in the passage's title or text.
-
-    >>> question_overlap("who wrote hamlet", Passage("1", "Hamlet", "A play by Shakespeare."))
-    0.5
-    """
-    own = [w for w in normalize_answer(question).split() if w not in _QUESTION_WORDS]
-    if not own:
-        return 1.0
-    words = set(normalize_answer(f"{passage.title} {passage.text}").split())
-    return sum(word in words for word in own) / len(own)
-
-
 def _questions(path: Path) -> Iterable[Mapping[str, Any]]:
     for number, row in enumerate(read_json_lines(path), 1):
         answers = row.get("answers")
@@ -204,47 +173,3 @@ def _questions(path: Path) -> Iterable[Mapping[str, Any]]:
 def _texts(rankings: Sequence[Ranking], store: PassageStore) -> dict[str, Passage]:
     ids = list(dict.fromkeys(hit.passage_id for ranking in rankings for hit in ranking))
     return dict(zip(ids, store.get(ids), strict=True))
-
-
-def _row(
-    row: Mapping[str, Any],
-    found: Sequence[Passage],
-    scores: Mapping[str, float],
-    settings: MiningSettings,
-) -> dict[str, Any] | None:
-    answers = [a for a in row["answers"] if isinstance(a, str) and a.strip()]
-    if not answers or min(len(a.split()) for a in answers) > _MOST_ANSWER_WORDS:
-        return None
-    holding = [has_answer(p.text, answers) for p in found]
-    question = str(row["question"])
-    overlaps = {
-        rank: question_overlap(question, found[rank]) for rank, holds in enumerate(holding) if holds
-    }
-    good = [rank for rank, overlap in overlaps.items() if overlap >= settings.min_overlap]
-    if not good:
-        return None
-    # an answer in the title alone makes a passage doubtful as a negative, too
-    negatives = [
-        p
-        for p, holds in zip(found, holding, strict=True)
-        if not holds and not has_answer(p.title, answers)
-    ][: settings.negatives]
-    best = found[good[0]]
-    return {
-        "id": str(row.get("id", "")),
-        "question": question,
-        "answers": answers,
-        "pid": best.id,
-        "title": best.title,
-        "text": best.text,
-        "rank": good[0],
-        "q_overlap": round(overlaps[good[0]], 3),
-        "positives": [_passage(found[rank], scores) for rank in good[: settings.positives]],
-        "negatives": [_passage(p, scores) for p in negatives],
-        "neg_pids": [p.id for p in negatives],
-    }
-
-
-def _passage(passage: Passage, scores: Mapping[str, float]) -> dict[str, str | float]:
-    score = round(scores[passage.id], 6)
-    return {"pid": passage.id, "title": passage.title, "text": passage.text, "score": score}

@@ -17,6 +17,7 @@ from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.evaluation.metrics import has_answer, normalize_answer
 from rag_frozen.retrieval.bm25_tantivy import TantivyRetriever, build_tantivy
 from rag_frozen.training.files import read_json_lines
+from rag_frozen.training.mined_rows import asks_yes_or_no
 from rag_frozen.training.ranking_rows import RankingRow, RankingSource, ValidationList
 from rag_frozen.training.ranking_settings import HeldOut, RankingData
 from rag_frozen.training.settings import ReadingSource
@@ -162,9 +163,9 @@ class _RowMaker:
                 continue
             answers = row_answers(row)
             question = str(row["question"])
-            positives = tuple(
-                p for p in self._texts(row.get("positives", (row,))) if holds(p.text, answers)
-            )
+            given = self._texts(row.get("positives", (row,)))
+            by_match = not (_is_mined(row) and asks_yes_or_no(answers))
+            positives = tuple(p for p in given if not by_match or holds(p.text, answers))
             negatives = self._negatives(row, near, answers, positives)
             if positives and negatives:
                 yield RankingRow(
@@ -190,7 +191,8 @@ class _RowMaker:
         for passage in candidates:
             if len(kept) == self.data.most_negatives:
                 break
-            if passage.text not in golds and not holds(passage.text, answers):
+            answering = not asks_yes_or_no(answers) and holds(passage.text, answers)
+            if passage.text not in golds and not answering:
                 kept.setdefault(passage.text, passage)
         return tuple(kept.values())
 

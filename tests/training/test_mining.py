@@ -9,7 +9,8 @@ import pytest
 
 from rag_frozen.errors import DataFormatError, InputError
 from rag_frozen.training.files import read_json_lines
-from rag_frozen.training.mining import MiningSettings, mine, question_overlap
+from rag_frozen.training.mined_rows import MiningSettings, question_overlap
+from rag_frozen.training.mining import mine
 from rag_frozen.training.sources import map_rows
 from rag_frozen.types import Hit, Passage, Question, Ranking
 
@@ -133,3 +134,45 @@ def test_each_positive_of_a_mined_row_becomes_a_reading_row_with_its_negatives(t
     assert [row.passage.text for row in rows] == [PASSAGES["gold:1"].text, PASSAGES["a:1"].text]
     assert {p.id for row in rows for p in row.negatives} == {"a:2", "b:2"}
     assert {row.answer for row in rows} == {"Shakespeare"}
+
+
+OWN = {**HAMLET, "title": "Hamlet", "text": PASSAGES["a:1"].text}
+
+
+def test_a_questions_own_passage_is_its_only_positive(tmp_path):
+    told = {**OWN, "id": "t", "text": "Shakespeare wrote it, says a text that no corpus holds."}
+    wrong = {**OWN, "id": "w", "text": "A text without the answer."}
+    done = mine(
+        questions(tmp_path, OWN, told, wrong),
+        tmp_path / "mined.jsonl",
+        Everything(),
+        Store(),
+        settings=MiningSettings(own_passages=True),
+    )
+    found, unknown = read_json_lines(tmp_path / "mined.jsonl")
+    assert done.mined == 2
+    assert (found["pid"], found["rank"]) == ("a:1", 2)
+    assert [p["pid"] for p in found["positives"]] == ["a:1"]
+    assert found["positives"][0]["score"] == 7.0
+    # gold:1 and a:3 hold the answer: neither positive nor negative
+    assert found["neg_pids"] == unknown["neg_pids"] == ["a:2", "b:2"]
+    assert (unknown["pid"], unknown["rank"]) == ("", 6)
+    assert [p["text"] for p in unknown["positives"]] == [told["text"]]
+    assert "score" not in unknown["positives"][0]
+
+
+def test_a_yes_or_no_question_has_all_but_its_passages_likes_as_negatives(tmp_path):
+    text = "Hamlet is a play by William Shakespeare of about 1600."  # nearly a:1
+    asked = {"question": "is hamlet a play", "answers": ["yes"], "title": "Hamlet", "text": text}
+    near = {**asked, "question": "is hamlet long", "near_nq_eval_passage": True}
+    target = tmp_path / "mined.jsonl"
+    settings = MiningSettings(own_passages=True)
+    mine(questions(tmp_path, asked, near), target, Everything(), Store(), settings=settings)
+    (row,) = read_json_lines(target)
+    assert row["text"] == text
+    with pytest.raises(InputError, match="No passage answers"):  # its own passage is left out
+        mine(
+            questions(tmp_path, {**asked, "text": PASSAGES["a:1"].text}),
+            target, Everything(), Store(), settings=settings, exclusions=["a:1"],
+        )  # fmt: skip
+    assert row["neg_pids"] == ["gold:1", "a:2", "a:3", "b:1", "b:2"]

@@ -116,6 +116,22 @@ def test_mined_rows_need_no_corpus_and_bring_all_their_texts(folder: Path):
     assert len(lists) == 8
 
 
+def test_a_yes_or_no_question_keeps_its_mined_passages(folder: Path):
+    rows = [
+        {"question": f"is it so {n}", "answers": ["no"], "title": "T", "text": f"Text {n}.",
+         "positives": [{"title": "T", "text": f"Text {n}."}],
+         "negatives": [{"title": "T", "text": f"There is no text {n + 60}."}]}
+        for n in range(20)
+    ]  # fmt: skip
+    write(folder / "yes_no.jsonl", rows)
+    fields = only_mined(folder)
+    fields["questions"].append({"name": "yes_no", "file": "yes_no.jsonl"})
+    sources, _ = load(fields)
+    kept = next(s.rows for s in sources if s.rows[0].question.startswith("is it so"))
+    assert len(kept) == 20
+    assert [p.text for p in kept[3].candidates] == ["Text 3.", "There is no text 63."]
+
+
 def test_stored_candidates_stand_as_the_retriever_ranked_them(folder: Path):
     _, lists = load(only_mined(folder))
     for one in lists:
