@@ -29,10 +29,11 @@ from rag_frozen.reader.make import make_reader
 from rag_frozen.recipes import pipeline as recipes
 from rag_frozen.recipes.index import IndexRecipe, SentenceEncoderSettings
 from rag_frozen.recipes.loading import load_recipe
+from rag_frozen.rerank.interpolation import JoinedScores
 from rag_frozen.retrieval.dense_encoders import Encoder
 from rag_frozen.retrieval.fusion import Fuse
 
-__all__ = ["as_read", "build_index", "fuse_by", "load_pipeline"]
+__all__ = ["as_read", "build_index", "fuse_by", "joined_scores", "load_pipeline"]
 
 
 def load_pipeline(
@@ -80,7 +81,7 @@ def load_pipeline(
         reader=reader,
         k=k,
         rerank_depth=depth,
-        retrieval_weight=0.0 if until == "retrieve" else _retrieval_weight(settings.reranker),
+        join=JoinedScores() if until == "retrieve" else joined_scores(settings),
         recipe=settings.model_dump(mode="json"),
         artifacts=_artifacts(built, retriever),
         prompts=prompts,
@@ -110,6 +111,17 @@ def as_read(
         EachPacker(packer),
         EachReader(reader, normalize=normalize_answer, never_empty=reading.never_empty),
         PassagePrior(known.get(reading.scores, "retrieve"), reading.weight),
+    )
+
+
+def joined_scores(settings: recipes.PipelineRecipe) -> JoinedScores:
+    """How the scores of a pipeline's reranker are joined with those of its retrieval."""
+    chosen = settings.reranker
+    if not isinstance(chosen, recipes.CrossEncoder):
+        return JoinedScores()
+    known = recipes.score_stages(settings.retrieval, recipes.NoReranker(kind="none"))
+    return JoinedScores(
+        chosen.retrieval_weight, known.get(chosen.retrieval_scores, chosen.retrieval_scores)
     )
 
 
@@ -298,7 +310,3 @@ def _reranker(settings: recipes.PipelineRecipe, k: int) -> tuple[Reranker, int]:
                 dtype=settings.dtype,
             )
             return reranker, min(chosen.depth, k)
-
-
-def _retrieval_weight(settings: recipes.RerankerSettings) -> float:
-    return settings.retrieval_weight if isinstance(settings, recipes.CrossEncoder) else 0.0

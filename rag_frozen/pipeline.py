@@ -20,7 +20,6 @@ from rag_frozen.answers import before, evidence_of, final_ranking, withheld
 from rag_frozen.errors import InputError
 from rag_frozen.protocols import Packer, PassageStore, Reader, Reranker, Retriever
 from rag_frozen.questions import as_questions
-from rag_frozen.rerank.interpolation import interpolate
 from rag_frozen.retrieval.fusion import FusionRetriever
 from rag_frozen.retrieval.replay import ReplayRetriever
 from rag_frozen.types import (
@@ -34,10 +33,12 @@ from rag_frozen.types import (
 if TYPE_CHECKING:
     from rag_frozen.prompting.bank import PromptBank
 
-__all__ = ["Pipeline", "Prepared", "Weigh"]
+__all__ = ["Join", "Pipeline", "Prepared", "Weigh"]
 
 Weigh = Callable[[Context, Mapping[str, Ranking]], Context]
 """Writes into a context what each passage counts, given the rankings by stage."""
+Join = Callable[[Ranking, Mapping[str, Ranking]], Ranking]
+"""Makes the final ranking of the reranker's, given the retrieval's by stage."""
 
 
 @dataclass(slots=True)
@@ -79,7 +80,9 @@ class Pipeline:
         reader: Reader,
         k: int,
         rerank_depth: int,
-        retrieval_weight: float = 0.0,
+        join: Callable[[Ranking, Mapping[str, Ranking]], Ranking] = lambda reranked, stages: (
+            reranked
+        ),
         recipe: Mapping[str, Any] | None = None,  # Any: JSON values
         artifacts: Mapping[str, str] | None = None,
         prompts: PromptBank | None = None,
@@ -92,7 +95,7 @@ class Pipeline:
             name: of the recipe.
             k: hits that are retrieved.
             rerank_depth: so many of them are fetched, reranked and offered to packing.
-            retrieval_weight: the retrieval's score times this is added to the reranker's.
+            join: makes the final ranking of the reranker's and those of the retrieval by stage.
             recipe: the resolved recipe, for the records of runs.
             artifacts: role -> fingerprint of what the stages stand on.
             prompts: the soft prompts that condition the reader, where it has a place for them.
@@ -108,12 +111,12 @@ class Pipeline:
         self.reader = reader
         self.k = k
         self.rerank_depth = rerank_depth
-        self.retrieval_weight = retrieval_weight
         self.recipe = dict(recipe or {})
         self.artifacts = dict(artifacts or {})
         self._prompts = prompts
         self._confidence = confidence
         self._weigh = weigh
+        self._join = join
 
     @property
     def prompts(self) -> PromptBank:
@@ -177,8 +180,8 @@ class Pipeline:
         with clock.stage("rerank"):
             scored = self.reranker.rerank(questions, candidates)
             reranked = [
-                interpolate(ranking, first, weight=self.retrieval_weight)
-                for ranking, (first, _) in zip(scored, retrieved, strict=True)
+                self._join(ranking, {"retrieve": first, **parts})
+                for ranking, (first, parts) in zip(scored, retrieved, strict=True)
             ]
         with clock.stage("pack"):
             best_first = [_reorder(*pair) for pair in zip(candidates, reranked, strict=True)]

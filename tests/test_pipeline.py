@@ -16,6 +16,7 @@ from rag_frozen.packing.template import PromptTemplate
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.questions import as_questions
 from rag_frozen.reader.each import EachReader
+from rag_frozen.rerank.interpolation import JoinedScores
 from rag_frozen.types import Context, Generation, Hit, Passage, Question, Ranking
 
 PASSAGES = {
@@ -86,7 +87,7 @@ def pipeline(**changes: object) -> Pipeline:
 def test_the_retrievals_score_is_added_with_its_weight():
     # by length p1 leads with 20 against 19; the retrieval has p0 one ahead
     assert pipeline().ask("which city").hits[0].passage_id == "p1"
-    answer = pipeline(retrieval_weight=2.0).ask("which city")
+    answer = pipeline(join=JoinedScores(2.0)).ask("which city")
     assert answer.text == "Paris"
     assert [(hit.passage_id, hit.score) for hit in answer.hits[:2]] == [("p0", 25.0), ("p1", 24.0)]
     assert dict(answer.evidence[0].scores) == {"retrieve": 3.0, "rerank": 25.0}

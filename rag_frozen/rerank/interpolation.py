@@ -7,11 +7,48 @@ billion pairs; their sum ranks better than either where they err apart. Knows ra
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rag_frozen.errors import InputError
 from rag_frozen.types import Hit, Ranking, sort_hits
 
-__all__ = ["interpolate"]
+__all__ = ["JoinedScores", "interpolate"]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedScores:
+    """Joins the reranker's scores with those of a ``stage``: the whole retrieval, ``retrieve``, or
+    a part of a fusion by its name. A passage that a part did not rank gets the lowest score of its
+    ranking, as in Spider's fusion."""
+
+    weight: float = 0.0
+    stage: str = "retrieve"
+
+    def __call__(self, reranked: Ranking, rankings: Mapping[str, Ranking]) -> Ranking:
+        """Rank by the sum.
+
+        Args:
+            reranked: the reranker's ranking.
+            rankings: the retrieval's, by stage.
+
+        Raises:
+            InputError: when the stage did not rank, or :func:`interpolate` refuses.
+        """
+        if self.weight == 0:
+            return reranked
+        if self.stage not in rankings:
+            raise InputError(
+                f"The retrieval has no scores of the stage {self.stage}; the stages are: "
+                f"{', '.join(rankings)}. Name one of these as reranker.retrieval_scores."
+            )
+        ranked = rankings[self.stage]
+        if self.stage != "retrieve":
+            known = {hit.passage_id for hit in ranked}
+            lowest = min((hit.score for hit in ranked), default=0.0)
+            others = (hit.passage_id for hit in reranked if hit.passage_id not in known)
+            ranked = (*ranked, *(Hit(passage_id, lowest) for passage_id in others))
+        return interpolate(reranked, ranked, weight=self.weight)
 
 
 def interpolate(reranked: Ranking, retrieved: Ranking, *, weight: float) -> Ranking:

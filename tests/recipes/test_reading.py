@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from rag_frozen.build import joined_scores
 from rag_frozen.errors import RecipeError
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.recipes.pipeline import EachReading, PackedReading, PipelineRecipe, score_stages
+from rag_frozen.rerank.interpolation import JoinedScores
 
 PACKED = "reading={kind: packed}"
 
@@ -47,6 +49,17 @@ def test_scores_that_are_not_there_are_told_with_those_that_are(
 ):
     with pytest.raises(RecipeError, match=said):
         recipe(*overrides)
+
+
+def test_a_reranker_joins_scores_that_its_retrieval_has():
+    joined = "reranker={kind: cross-encoder, model: m, retrieval_weight: 1, retrieval_scores: %s}"
+    settings = recipe(joined % "dense")
+    assert joined_scores(settings) == JoinedScores(1.0, "dense")
+    alone = recipe("retrieval={kind: dense}", joined % "dense", PACKED)
+    assert joined_scores(alone) == JoinedScores(1.0, "retrieve")
+    assert joined_scores(recipe("reranker={kind: none}", PACKED)) == JoinedScores()
+    with pytest.raises(RecipeError, match=r"retrieval_scores is dense.* are: retrieve, bm25\."):
+        recipe("retrieval={kind: bm25}", joined % "dense", PACKED)
 
 
 def test_a_retrieval_alone_goes_by_its_kind_and_a_stored_one_by_what_it_was_made_from():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_frozen.errors import InputError
-from rag_frozen.rerank.interpolation import interpolate
+from rag_frozen.rerank.interpolation import JoinedScores, interpolate
 from rag_frozen.types import Hit, Ranking, sort_hits
 
 scores = st.floats(-100, 100, allow_nan=False)
@@ -49,3 +49,25 @@ def test_weights_and_passages_that_cannot_be_joined_are_refused():
             interpolate((), (), weight=weight)
     with pytest.raises(InputError, match="1 of 2 reranked passages were not retrieved, 'b'"):
         interpolate((Hit("b", 2.0), Hit("a", 1.0)), (Hit("a", 1.0),), weight=1.0)
+
+
+RERANKED = (Hit("a", 2.0), Hit("b", 1.5), Hit("c", 1.0))
+STAGES = {
+    "retrieve": (Hit("c", 0.03), Hit("b", 0.02), Hit("a", 0.01)),
+    "dense": (Hit("c", 0.9), Hit("z", 0.4), Hit("b", 0.3)),
+}
+
+
+def test_the_scores_of_one_stage_are_joined_and_what_it_did_not_find_has_its_lowest():
+    assert JoinedScores()(RERANKED, STAGES) == RERANKED
+    whole = JoinedScores(100.0)(RERANKED, STAGES)
+    assert [(hit.passage_id, hit.score) for hit in whole] == [("c", 4.0), ("b", 3.5), ("a", 3.0)]
+    part = JoinedScores(10.0, "dense")(RERANKED, STAGES)
+    assert [(hit.passage_id, hit.score) for hit in part] == [("c", 10.0), ("a", 5.0), ("b", 4.5)]
+
+
+def test_a_stage_that_did_not_rank_and_a_passage_that_nothing_found_are_told():
+    with pytest.raises(InputError, match=r"no scores of the stage bm25; .* are: retrieve, dense\."):
+        JoinedScores(1.0, "bm25")(RERANKED, STAGES)
+    with pytest.raises(InputError, match="1 of 1 reranked passages were not retrieved, 'q'"):
+        JoinedScores(1.0)((Hit("q", 1.0),), STAGES)

@@ -30,7 +30,7 @@ from rag_frozen.artifacts import (
     storage_errors,
     write_artifact,
 )
-from rag_frozen.build import as_read, load_pipeline
+from rag_frozen.build import as_read, joined_scores, load_pipeline
 from rag_frozen.errors import ArtifactError, InputError
 from rag_frozen.evaluation.ablation.grid import PACKED, WITHOUT_PASSAGES, Cell, Grid, make_grid
 from rag_frozen.evaluation.ablation.passes import ANSWERS, SharedReader
@@ -226,6 +226,7 @@ class _Cells:
             reader=read,
             k=k,
             rerank_depth=depth,
+            join=joined_scores(settings),
             recipe=settings.model_dump(mode="json"),
             artifacts={} if corpus is None else corpus.artifacts,
             confidence=partial(calibrated, **settings.confidence.model_dump()),

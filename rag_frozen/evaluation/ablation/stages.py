@@ -254,7 +254,8 @@ def _source_key(settings: PipelineRecipe, source: Any) -> str:
 
 
 def _reranker_key(settings: PipelineRecipe) -> str:
-    values = settings.reranker.model_dump(mode="json", exclude={"depth"})
+    joining = {"retrieval_weight", "retrieval_scores"}  # after the scores, which are the same
+    values = settings.reranker.model_dump(mode="json", exclude={"depth", *joining})
     return json.dumps([settings.index, settings.device, settings.dtype, values], sort_keys=True)
 
 

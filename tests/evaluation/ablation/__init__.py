@@ -10,13 +10,14 @@ from typing import Any
 
 from rag_frozen.absent_stages import KeepOrder, NoPacking, NoReader, NoRetrieval
 from rag_frozen.artifacts import write_artifact
-from rag_frozen.build import as_read
+from rag_frozen.build import as_read, joined_scores
 from rag_frozen.evaluation.examples import Example, ExampleSet
 from rag_frozen.packing.packer import GreedyPacker, PackingBudget
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.recipes.ablation import AblationRecipe
 from rag_frozen.recipes.loading import load_recipe
 from rag_frozen.recipes.pipeline import CrossEncoder, Fusion, PipelineRecipe, SoftPromptSettings
+from rag_frozen.rerank.interpolation import JoinedScores
 from rag_frozen.retrieval.fusion import FusionRetriever, reciprocal_rank_fusion
 from rag_frozen.retrieval.replay import ReplayRetriever, read_trec_run
 from rag_frozen.types import Context, Generation, Hit, Passage, Question, Ranking, sort_hits
@@ -132,6 +133,7 @@ class World:
             packer=packing,
             reader=reader,
             weigh=weigh,
+            join=JoinedScores() if until == "retrieve" else joined_scores(settings),
             k=getattr(retrieval, "k", 1),
             rerank_depth=min(reranker.depth or 99, getattr(retrieval, "k", 1)),
             recipe=settings.model_dump(mode="json"),

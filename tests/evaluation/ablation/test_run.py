@@ -104,6 +104,25 @@ def test_cells_that_read_passages_one_by_one_share_what_is_read(tmp_path: Path):
     assert own > 50
 
 
+def test_a_reranker_joined_with_its_retrieval_is_joined_in_its_cells_too(tmp_path: Path):
+    cross = {"kind": "cross-encoder", "model": "tiny/ce"}
+    joined = {**cross, "retrieval_weight": 1e3}
+    recipe = grid(tmp_path, rerankers={"alone": cross, "joined": joined}, closed_book=False,
+                  baseline={"retriever": "bm25", "reranker": "alone"})  # fmt: skip
+    world = World(leaning=0.0)
+    done = run_ablation(recipe, examples(), root=tmp_path, load=world)
+    assert max(world.pairs.values()) == 1  # the sum needs no score twice
+    stored = cells_of(done.folder)
+    scored = {}
+    for cell in make_grid(recipe).cells:
+        single = evaluate(alone(tmp_path, cell, World(leaning=0.0)), examples())
+        folder = run_folder(tmp_path, pipeline=cell.name, data="cities") / stored[cell.name]["run"]
+        assert read_run(folder).scored == single.scored
+        scored[cell.name] = [(row.prediction, row.evidence) for row in single.scored]
+    pairs = [(scored[name], scored[name.replace("alone", "joined")]) for name in scored]
+    assert any(one != other for one, other in pairs)
+
+
 def test_ways_of_reading_are_an_axis(tmp_path: Path):
     readings = {"packed": {"kind": "packed"}, "each": {"kind": "each", "weight": 0.3}}
     recipe = grid(
