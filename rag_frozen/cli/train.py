@@ -76,6 +76,7 @@ def run_mining(
     as_json: bool,
 ) -> None:
     """Mine rows with a pipeline's retriever, and say what was found."""
+    from rag_frozen.artifacts import fingerprint
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.progress import stages
     from rag_frozen.training.mining import mine, questions_to_mine
@@ -93,6 +94,9 @@ def run_mining(
             loaded.store,
             settings=settings,
             exclusions=exclusions,
+            retrieval=fingerprint(
+                {"retrieval": loaded.recipe["retrieval"]}, dict(loaded.artifacts)
+            ),
             report=lambda done, total: report("mining", done, total),
         )
     if as_json:

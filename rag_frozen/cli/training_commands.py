@@ -68,6 +68,8 @@ def mine(
 ) -> None:
     """Mine training rows: for each question a passage that answers, and hard negatives.
 
+    The same command goes on where it was stopped.
+
     Example: rag-frozen mine nq-train.jsonl --pipeline nq --exclude 'nq_gold:*' --out mined.jsonl
     """
     from rag_frozen.cli.train import run_mining

@@ -1,4 +1,4 @@
-"""The unfinished run: what is answered so far, on disk, so that any kill loses one chunk at most.
+"""An unfinished run: what is answered so far, on disk, so that any kill loses one chunk at most.
 
 After each chunk its lines are appended to the files and synced; then ``progress.json``, replaced in
 one step, says how many questions and how many bytes of each file count, and their SHA-256. What a
@@ -84,8 +84,8 @@ def open_stream(folder: Path, names: tuple[str, ...]) -> Iterator[RunStream]:
     with storage_errors(folder), held_folder(folder) as ours:
         if not ours:
             raise InputError(
-                f"Another process is running this very evaluation ({folder}). Wait for it, or stop "
-                "it; what it finished is kept."
+                f"Another process is at this very work ({folder}). Wait for it, or stop it; what "
+                "it finished is kept."
             )
         progress = _progress(folder)
         digests = {name: _counted(folder, name, progress) for name in names}

@@ -10,15 +10,20 @@ Knows retrievers, stores and answers; nothing of models or of training.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from rag_frozen.artifacts import file_sha256, fingerprint, storage_errors, temporary_folder
+from rag_frozen.artifacts.storage import make_folder
 from rag_frozen.artifacts.writing import atomic_writer
 from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.mined_rows import (
@@ -40,6 +45,7 @@ __all__ = [
 
 _CHUNK = 256
 """Questions that are retrieved together."""
+_ROWS, _COUNTS = _FILES = ("rows.jsonl", "excluded.txt")
 
 
 class ExclusionList:
@@ -78,6 +84,7 @@ def mine(
     *,
     settings: MiningSettings | None = None,
     exclusions: Sequence[str] = (),
+    retrieval: str | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> MiningReport:
     """Write one JSON line for each question of which a passage was found that answers it.
@@ -94,47 +101,83 @@ def mine(
         retriever: finds candidates.
         store: gives their texts.
         settings: depths and filters.
-        exclusions: ids of passages that must never be trained on, or patterns (``nq_gold:*``).
+        exclusions: ids of passages that must never be trained on, or patterns (``nq_gold:*``);
+            hits of the same text are left out, too.
+        retrieval: names what retrieves and from what (the fingerprint of a pipeline). With it a
+            mining that was stopped goes on after its last 256 questions, from a folder beside the
+            target, and ends in the same file.
         report: is told (questions done, of how many).
 
     Raises:
         InputError, DataFormatError: when the questions cannot be read, or none has an answer.
+        ArtifactDamagedError: when what was mined before is damaged.
+        StorageError: when it cannot be written.
     """
     chosen = settings or MiningSettings()
     rows = questions_to_mine(questions, target)
     excluded_passages = ExclusionList(exclusions)
-    ranks: Counter[int] = Counter()
-    mined = excluded = 0
-    with atomic_writer(target) as out:
-        for start in range(0, len(rows), _CHUNK):
+    with _unfinished(target, _identity(questions, chosen, exclusions, retrieval)) as stream:
+        for start in range(stream.done, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             asked = [Question(str(n), str(row["question"])) for n, row in enumerate(chunk)]
             rankings = retriever.retrieve(asked, k=chosen.k)
             texts = _texts(rankings, store)
+            excluded, lines = 0, []
             for row, ranking in zip(chunk, rankings, strict=True):
                 found = [texts[hit.passage_id] for hit in ranking]
                 scores = {hit.passage_id: hit.score for hit in ranking}
-                kept = [p for p in found if p.id not in excluded_passages]
                 left_out = [p for p in found if p.id in excluded_passages]
-                excluded += len(left_out)
+                copied = {p.text for p in left_out}  # the same text under another id
+                kept = [p for p in found if p.text not in copied]
+                excluded += len(found) - len(kept)
                 own = own_passage(row) if chosen.own_passages else None
                 if own is None:
                     made = mined_row(row, kept, scores, chosen)
-                elif own.id in excluded_passages or own.text in {p.text for p in left_out}:
+                elif own.id in excluded_passages or own.text in copied:
                     made = None
                 else:
                     made = row_of_own_passage(row, own, kept, scores, chosen)
                 if made is not None:
-                    mined += 1
-                    ranks[made["rank"]] += 1
-                    out.write((json.dumps(made, ensure_ascii=False) + "\n").encode())
-            report(min(start + _CHUNK, len(rows)), len(rows))
-        if not mined:
-            raise InputError(
-                f"No passage answers any of the {len(rows):,} questions of {questions}: is this "
-                "the corpus that they are about? Nothing was written."
-            )
-    return MiningReport(len(rows), mined, excluded, dict(sorted(ranks.items())))
+                    lines.append(json.dumps(made, ensure_ascii=False) + "\n")
+            stream.append({_ROWS: "".join(lines), _COUNTS: f"{excluded}\n"}, questions=len(chunk))
+            report(stream.done, len(rows))
+        ranks = Counter(json.loads(line)["rank"] for line in stream.lines(_ROWS))
+        excluded = sum(int(line) for line in stream.lines(_COUNTS))
+        if ranks:
+            with atomic_writer(target) as out, stream.path(_ROWS).open("rb") as finished:
+                shutil.copyfileobj(finished, out)
+    if not ranks:
+        raise InputError(
+            f"No passage answers any of the {len(rows):,} questions of {questions}: is this "
+            "the corpus that they are about? Nothing was written."
+        )
+    return MiningReport(len(rows), ranks.total(), excluded, dict(sorted(ranks.items())))
+
+
+def _identity(
+    questions: Path, settings: MiningSettings, exclusions: Sequence[str], retrieval: str | None
+) -> str | None:
+    """Names what is mined; None where it is not known what retrieves."""
+    if retrieval is None:
+        return None
+    recipe = {"settings": asdict(settings), "exclusions": sorted(set(exclusions))}
+    return fingerprint(recipe, {"questions": file_sha256(questions), "retrieval": retrieval})
+
+
+@contextmanager
+def _unfinished(target: Path, identity: str | None) -> Iterator[RunStream]:
+    """What is mined so far, beside the target; gone when all of it is."""
+    with storage_errors(target.parent):
+        make_folder(target.parent)
+        if identity is None:
+            with temporary_folder(target.parent) as folder, open_stream(folder, _FILES) as stream:
+                yield stream
+            return
+        folder = target.with_name(f"{target.name}.unfinished-{identity}")
+        folder.mkdir(exist_ok=True)
+        with open_stream(folder, _FILES) as stream:
+            yield stream
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def questions_to_mine(questions: Path, target: Path) -> list[Mapping[str, Any]]:  # Any: JSON

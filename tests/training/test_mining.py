@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_frozen.errors import DataFormatError, InputError
+from rag_frozen.training import mining
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.mined_rows import MiningSettings, question_overlap
 from rag_frozen.training.mining import mine
@@ -87,6 +88,17 @@ def test_a_question_that_nothing_answers_is_left_out(tmp_path):
     assert [row["id"] for row in rows] == ["q"]
     assert (done.questions, done.mined) == (2, 1)
     assert rows[0]["pid"] == "gold:1"  # nothing was excluded here
+
+
+def test_a_copy_of_an_excluded_passage_is_excluded_under_its_own_id(tmp_path, monkeypatch):
+    monkeypatch.setitem(PASSAGES, "a:1", Passage("a:1", "Copy", PASSAGES["gold:1"].text))
+    told = {**HAMLET, "answers": ["Shakespeare", "Nile"], "question": "how long is the nile"}
+    settings = MiningSettings(min_overlap=0.0)
+    done = mine(questions(tmp_path, told), tmp_path / "mined.jsonl", Everything(), Store(),
+                settings=settings, exclusions=["gold:*"])  # fmt: skip
+    (row,) = read_json_lines(tmp_path / "mined.jsonl")
+    assert [p["pid"] for p in row["positives"]] == ["a:3", "b:2"]
+    assert done.excluded == 2
 
 
 def test_nothing_is_written_where_no_question_is_answered(tmp_path):
@@ -176,3 +188,34 @@ def test_a_yes_or_no_question_has_all_but_its_passages_likes_as_negatives(tmp_pa
             target, Everything(), Store(), settings=settings, exclusions=["a:1"],
         )  # fmt: skip
     assert row["neg_pids"] == ["gold:1", "a:2", "a:3", "b:1", "b:2"]
+
+
+def test_a_mining_that_is_stopped_goes_on_and_ends_in_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(mining, "_CHUNK", 2)
+    path = questions(tmp_path, *({**HAMLET, "id": str(n)} for n in range(7)))
+    whole = mine(path, tmp_path / "whole.jsonl", Everything(), Store(), exclusions=["gold:*"])
+    target = tmp_path / "mined.jsonl"
+
+    class Stopped(Everything):
+        def retrieve(self, asked: list[Question], *, k: int) -> list[Ranking]:
+            if len(self.asked) == 2:
+                raise KeyboardInterrupt
+            return super().retrieve(asked, k=k)
+
+    def again(search: Everything, **changes: object) -> mining.MiningReport:
+        given = {"exclusions": ["gold:*"], "retrieval": "index 1", **changes}
+        return mine(path, target, search, Store(), **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        again(Stopped())
+    assert not target.exists()
+    other = Everything()
+    again(other, retrieval="index 2")  # another index begins anew
+    assert len(other.asked) == 4
+    search = Everything()
+    assert again(search) == whole
+    assert [n for n, _ in search.asked] == [2, 1]
+    assert target.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "questions.jsonl", "whole.jsonl", "mined.jsonl",
+    }  # fmt: skip
