@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rag_frozen.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
+    from rag_frozen.pipeline import Pipeline
     from rag_frozen.training.loop import Progress
     from rag_frozen.training.mined_rows import MiningSettings
     from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings
@@ -76,7 +77,6 @@ def run_mining(
     as_json: bool,
 ) -> None:
     """Mine rows with a pipeline's retriever, and say what was found."""
-    from rag_frozen.artifacts import fingerprint
     from rag_frozen.build import load_pipeline
     from rag_frozen.cli.progress import stages
     from rag_frozen.training.mining import mine, questions_to_mine
@@ -94,9 +94,7 @@ def run_mining(
             loaded.store,
             settings=settings,
             exclusions=exclusions,
-            retrieval=fingerprint(
-                {"retrieval": loaded.recipe["retrieval"]}, dict(loaded.artifacts)
-            ),
+            retrieval=_retrieval_of(loaded),
             report=lambda done, total: report("mining", done, total),
         )
     if as_json:
@@ -143,6 +141,7 @@ def run_cloze(
             loaded.store,
             settings=settings,
             exclusions=exclusions,
+            retrieval=_retrieval_of(loaded),
             report=lambda done, total: report("cloze questions", done, total),
         )
     if as_json:
@@ -151,6 +150,13 @@ def run_cloze(
     print(f"{done.rows:,} of {done.asked:,} questions are answered by another passage: {out}")
     if done.rows < settings.rows:
         print(f"  fewer than the {settings.rows:,} asked for: {done.drawn:,} passages were drawn")
+
+
+def _retrieval_of(pipeline: Pipeline) -> str:
+    """Names what a pipeline retrieves with, and from what."""
+    from rag_frozen.artifacts import fingerprint
+
+    return fingerprint({"retrieval": pipeline.recipe["retrieval"]}, dict(pipeline.artifacts))
 
 
 def _exclusions(exclude: Sequence[str], exclude_file: Path | None) -> list[str]:

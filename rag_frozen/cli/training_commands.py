@@ -101,6 +101,8 @@ def cloze(
 ) -> None:
     """Write training rows without annotators: cloze questions that another passage answers.
 
+    The same command goes on where it was stopped.
+
     Example: rag-frozen cloze --pipeline files-minilm --only 'simplewiki:*' --out cloze.jsonl
     """
     from rag_frozen.cli.train import run_cloze

@@ -10,20 +10,15 @@ Knows retrievers, stores and answers; nothing of models or of training.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rag_frozen.artifacts import file_sha256, fingerprint, storage_errors, temporary_folder
-from rag_frozen.artifacts.storage import make_folder
-from rag_frozen.artifacts.writing import atomic_writer
+from rag_frozen.artifacts import file_sha256, fingerprint
 from rag_frozen.errors import DataFormatError, InputError
-from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.mined_rows import (
@@ -32,6 +27,7 @@ from rag_frozen.training.mined_rows import (
     own_passage,
     row_of_own_passage,
 )
+from rag_frozen.training.unfinished_rows import finish_rows, unfinished_rows
 from rag_frozen.types import Passage, Question, Ranking
 
 __all__ = [
@@ -45,7 +41,7 @@ __all__ = [
 
 _CHUNK = 256
 """Questions that are retrieved together."""
-_ROWS, _COUNTS = _FILES = ("rows.jsonl", "excluded.txt")
+_ROWS, _COUNTS = "rows.jsonl", "excluded.txt"
 
 
 class ExclusionList:
@@ -116,7 +112,8 @@ def mine(
     chosen = settings or MiningSettings()
     rows = questions_to_mine(questions, target)
     excluded_passages = ExclusionList(exclusions)
-    with _unfinished(target, _identity(questions, chosen, exclusions, retrieval)) as stream:
+    identity = _identity(questions, chosen, exclusions, retrieval)
+    with unfinished_rows(target, identity, (_ROWS, _COUNTS)) as stream:
         for start in range(stream.done, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             asked = [Question(str(n), str(row["question"])) for n, row in enumerate(chunk)]
@@ -144,8 +141,7 @@ def mine(
         ranks = Counter(json.loads(line)["rank"] for line in stream.lines(_ROWS))
         excluded = sum(int(line) for line in stream.lines(_COUNTS))
         if ranks:
-            with atomic_writer(target) as out, stream.path(_ROWS).open("rb") as finished:
-                shutil.copyfileobj(finished, out)
+            finish_rows(stream, _ROWS, target)
     if not ranks:
         raise InputError(
             f"No passage answers any of the {len(rows):,} questions of {questions}: is this "
@@ -162,22 +158,6 @@ def _identity(
         return None
     recipe = {"settings": asdict(settings), "exclusions": sorted(set(exclusions))}
     return fingerprint(recipe, {"questions": file_sha256(questions), "retrieval": retrieval})
-
-
-@contextmanager
-def _unfinished(target: Path, identity: str | None) -> Iterator[RunStream]:
-    """What is mined so far, beside the target; gone when all of it is."""
-    with storage_errors(target.parent):
-        make_folder(target.parent)
-        if identity is None:
-            with temporary_folder(target.parent) as folder, open_stream(folder, _FILES) as stream:
-                yield stream
-            return
-        folder = target.with_name(f"{target.name}.unfinished-{identity}")
-        folder.mkdir(exist_ok=True)
-        with open_stream(folder, _FILES) as stream:
-            yield stream
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def questions_to_mine(questions: Path, target: Path) -> list[Mapping[str, Any]]:  # Any: JSON

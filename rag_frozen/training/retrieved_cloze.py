@@ -16,7 +16,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,18 +24,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rag_frozen.artifacts.writing import atomic_writer
+from rag_frozen.artifacts import fingerprint
 from rag_frozen.errors import InputError
+from rag_frozen.evaluation.stream import RunStream
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.cloze import Blank, blanks, is_stop_word, search_words
 from rag_frozen.training.mining import ExclusionList, refuse_folder
+from rag_frozen.training.unfinished_rows import finish_rows, unfinished_rows
 from rag_frozen.types import Passage, Question, Ranking
 
 __all__ = ["ClozeReport", "RetrievedClozeSettings", "RowStore", "write_retrieved_clozes"]
 
 _CHUNK = 256
 """Questions that are retrieved together."""
+_ROWS, _STATE = "rows.jsonl", "state.jsonl"
 _DRAWS_FOR_A_ROW = 400
 """So many passages are drawn at most for each row that is wanted."""
 _RUN = 6
@@ -129,6 +132,7 @@ def write_retrieved_clozes(
     *,
     settings: RetrievedClozeSettings,
     exclusions: Sequence[str] = (),
+    retrieval: str | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClozeReport:
     """Write JSON lines with the fields of mined rows (``rag_frozen.training.mining``): ``id,
@@ -143,18 +147,25 @@ def write_retrieved_clozes(
         store: gives passages by row and by id.
         settings: how many and how near.
         exclusions: ids of passages that must never be trained on, or patterns (``nq_gold:*``).
+        retrieval: names what retrieves and from what (the fingerprint of a pipeline). With it a
+            writing that was stopped goes on after its last chunk of questions, from a folder beside
+            the target, and ends in the same file.
         report: is told (rows written, of how many).
 
     Raises:
         InputError: when ``target`` is a folder, or no question finds an answer.
     """
     refuse_folder(target, such_as="cloze.jsonl")
-    rng = random.Random(f"retrieved-cloze:{settings.seed}")
     excluded = ExclusionList(exclusions)
     deleted = frozenset(store.deleted_rows.tolist())
-    drawn = asked = rows = 0
-    with atomic_writer(target) as out:
-        while rows < settings.rows and drawn < _DRAWS_FOR_A_ROW * settings.rows:
+    identity = None
+    if retrieval is not None:
+        recipe = {"settings": asdict(settings), "exclusions": sorted(set(exclusions))}
+        identity = fingerprint({**recipe, "kind": "cloze"}, {"retrieval": retrieval})
+    with unfinished_rows(target, identity, (_ROWS, _STATE)) as stream:
+        rng, asked, rows = _where(stream, settings.seed)
+        while rows < settings.rows and stream.done < _DRAWS_FOR_A_ROW * settings.rows:
+            drawn, lines = 0, []
             batch: list[_Asked] = []
             for _ in range(_DRAWS_FOR_A_ROW * _CHUNK):
                 if len(batch) == _CHUNK:
@@ -173,16 +184,32 @@ def write_retrieved_clozes(
                 row = _row(one, hits, settings, rng)
                 if row is not None and rows < settings.rows:
                     named = {"id": f"cloze:{settings.seed}:{rows}", **row}
-                    out.write((json.dumps(named, ensure_ascii=False) + "\n").encode())
+                    lines.append(json.dumps(named, ensure_ascii=False) + "\n")
                     rows += 1
+            state = json.dumps([asked, rows, rng.getstate()]) + "\n"
+            stream.append({_ROWS: "".join(lines), _STATE: state}, questions=drawn)
             report(rows, settings.rows)
-        if not rows:
-            raise InputError(
-                f"None of {asked:,} questions, made from {drawn:,} drawn passages, is answered by "
-                "another passage: the corpus is too small for it, or --only and --exclude leave "
-                "too little. Nothing was written."
-            )
+        drawn = stream.done
+        if rows:
+            finish_rows(stream, _ROWS, target)
+    if not rows:
+        raise InputError(
+            f"None of {asked:,} questions, made from {drawn:,} drawn passages, is answered by "
+            "another passage: the corpus is too small for it, or --only and --exclude leave "
+            "too little. Nothing was written."
+        )
     return ClozeReport(drawn, asked, rows)
+
+
+def _where(stream: RunStream, seed: int) -> tuple[random.Random, int, int]:
+    """The generator as it stood after the last chunk, questions asked and rows written so far."""
+    rng = random.Random(f"retrieved-cloze:{seed}")
+    lines = stream.lines(_STATE)
+    if not lines:
+        return rng, 0, 0
+    asked, rows, (version, numbers, gauss) = json.loads(lines[-1])
+    rng.setstate((version, tuple(numbers), gauss))
+    return rng, int(asked), int(rows)
 
 
 def _allowed(passage_id: str, settings: RetrievedClozeSettings, excluded: ExclusionList) -> bool:

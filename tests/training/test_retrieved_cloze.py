@@ -12,6 +12,7 @@ import pytest
 
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
+from rag_frozen.training import retrieved_cloze
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings, write_retrieved_clozes
 from rag_frozen.training.sources import map_rows
@@ -179,6 +180,44 @@ def test_rows_are_json_lines_with_ids_of_their_own(tmp_path):
     write(tmp_path / "rows.jsonl")
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [f"cloze:3:{n}" for n in range(40)]
+
+
+def test_a_writing_that_is_stopped_goes_on_and_ends_in_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieved_cloze, "_CHUNK", 8)
+    whole, _ = write(tmp_path / "whole.jsonl")
+    target = tmp_path / "rows.jsonl"
+    held = passages()
+
+    class Stopped(Everything):
+        chunks = 0
+
+        def retrieve(self, asked, *, k):
+            if self.chunks == 3:
+                raise KeyboardInterrupt
+            self.chunks += 1
+            return super().retrieve(asked, k=k)
+
+    class Counted(Everything):
+        chunks = 0
+
+        def retrieve(self, asked, *, k):
+            self.chunks += 1
+            return super().retrieve(asked, k=k)
+
+    def again(search, retrieval="index 1"):
+        return write_retrieved_clozes(
+            target, search, Store(held), settings=SETTINGS, retrieval=retrieval
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        again(Stopped(held))
+    assert not target.exists()
+    first, other = Counted(held), Counted(held)
+    again(other, retrieval="index 2")  # another index begins anew
+    assert again(first) == whole
+    assert first.chunks == other.chunks - 3 > 0
+    assert target.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"whole.jsonl", "rows.jsonl"}
 
 
 def test_a_month_alone_is_not_asked_for(tmp_path):
