@@ -13,9 +13,9 @@ from rag_frozen.errors import CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from rag_frozen.pipeline import Pipeline
+    from rag_frozen.training.cloze_rows import RetrievedClozeSettings
     from rag_frozen.training.loop import Progress
     from rag_frozen.training.mined_rows import MiningSettings
-    from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings
 
 __all__ = ["progress_line", "run_cloze", "run_mining", "run_training"]
 

@@ -106,7 +106,7 @@ def cloze(
     Example: rag-frozen cloze --pipeline files-minilm --only 'simplewiki:*' --out cloze.jsonl
     """
     from rag_frozen.cli.train import run_cloze
-    from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings
+    from rag_frozen.training.cloze_rows import RetrievedClozeSettings
 
     run_cloze(
         out, pipeline,

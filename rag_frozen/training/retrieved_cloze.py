@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import json
 import random
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +26,14 @@ import numpy.typing as npt
 from rag_frozen.artifacts import fingerprint
 from rag_frozen.errors import InputError
 from rag_frozen.evaluation.stream import RunStream
-from rag_frozen.normalization import normalize_answer
 from rag_frozen.protocols import PassageStore, Retriever
-from rag_frozen.training.cloze import Blank, blanks, is_stop_word, search_words
+from rag_frozen.training.cloze_rows import (
+    AskedCloze,
+    RetrievedClozeSettings,
+    answered_row,
+    ask_of,
+    bare_title,
+)
 from rag_frozen.training.mining import ExclusionList, refuse_folder
 from rag_frozen.training.unfinished_rows import finish_rows, unfinished_rows
 from rag_frozen.types import Passage, Question, Ranking
@@ -41,26 +45,6 @@ _CHUNK = 256
 _ROWS, _STATE = "rows.jsonl", "state.jsonl"
 _DRAWS_FOR_A_ROW = 400
 """So many passages are drawn at most for each row that is wanted."""
-_RUN = 6
-"""Passages that share so many words in a row with the sentence tell it again."""
-_NEAR = 200
-"""Characters to both sides of the answer that have to speak of the same."""
-_LONGEST_SENTENCE, _LONGEST_ANSWER, _QUESTION_WORDS = 40, 5, 9
-_ASK = {
-    "date": ("when", "when did", "when was", "what date"),
-    "year": ("when", "what year", "in what year", "when did", "when was"),
-    "number": ("how many", "how much", "what number of", "how"),
-    "name": ("who", "who", "who is", "who was", "what", "which", "what is the name of"),
-    "place": ("where", "where is", "where was", "where did", "in which", "what", "which"),
-}
-_CALENDAR_WORDS = """
-january february march april may june july august september october november december
-monday tuesday wednesday thursday friday saturday sunday
-"""
-_CALENDAR = frozenset(_CALENDAR_WORDS.split())
-"""Capitalised, and no names."""
-_COUNTS = ("number", "year")
-"""Kinds whose answers stand in many passages by chance."""
 
 
 class RowStore(PassageStore, Protocol):
@@ -82,47 +66,12 @@ class RowStore(PassageStore, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RetrievedClozeSettings:
-    """How many rows, from which passages, and how near question and answering passage must be.
-
-    ``only`` are patterns of ids (``simplewiki:*``): sentences and answering passages come from
-    these alone. ``min_overlap`` is the share of the sentence's own words that the answering
-    passage must hold (``min_overlap_of_counts`` where the answer is a number or a year), and
-    ``min_near`` the share that must stand near the answer.
-    """
-
-    rows: int = 10_000
-    seed: int = 0
-    k: int = 25
-    negatives: int = 6
-    only: tuple[str, ...] = ()
-    min_overlap: float = 0.45
-    min_overlap_of_counts: float = 0.6
-    min_near: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.k < 1 or self.negatives < 0:
-            raise InputError(
-                f"Retrieved cloze questions need rows >= 1, k >= 1 and negatives >= 0, not "
-                f"{self.rows}, {self.k} and {self.negatives}."
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class ClozeReport:
     """``drawn`` passages gave ``asked`` questions, of which ``rows`` were answered by another."""
 
     drawn: int
     asked: int
     rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    passage: Passage
-    blank: Blank
-    words: frozenset[str]
-    """The sentence's own, its blank left out."""
 
 
 def write_retrieved_clozes(
@@ -166,7 +115,7 @@ def write_retrieved_clozes(
         rng, asked, rows = _where(stream, settings.seed)
         while rows < settings.rows and stream.done < _DRAWS_FOR_A_ROW * settings.rows:
             drawn, lines = 0, []
-            batch: list[_Asked] = []
+            batch: list[AskedCloze] = []
             for _ in range(_DRAWS_FOR_A_ROW * _CHUNK):
                 if len(batch) == _CHUNK:
                     break
@@ -176,12 +125,12 @@ def write_retrieved_clozes(
                     continue
                 passage = store.row(place)
                 if _allowed(passage.id, settings, excluded):
-                    one = _ask(passage, rng)
+                    one = ask_of(passage, rng)
                     batch += [] if one is None else [one]
             asked += len(batch)
             found = _find(batch, retriever, store, settings, excluded) if batch else []
             for one, hits in zip(batch, found, strict=True):
-                row = _row(one, hits, settings, rng)
+                row = answered_row(one, hits, settings, rng)
                 if row is not None and rows < settings.rows:
                     named = {"id": f"cloze:{settings.seed}:{rows}", **row}
                     lines.append(json.dumps(named, ensure_ascii=False) + "\n")
@@ -218,25 +167,8 @@ def _allowed(passage_id: str, settings: RetrievedClozeSettings, excluded: Exclus
     return passage_id not in excluded
 
 
-def _ask(passage: Passage, rng: random.Random) -> _Asked | None:
-    """Take something out of a sentence of a passage, or None where nothing fits."""
-    subject = normalize_answer(passage.title)
-    for blank in blanks(passage.title, passage.text, rng, most=3):
-        if blank.kind == "term" or len(blank.sentence.split()) > _LONGEST_SENTENCE:
-            continue
-        answer = normalize_answer(blank.answer)
-        words = _own_words(f"{blank.before} {blank.after}")
-        if len(blank.answer.split()) > _LONGEST_ANSWER or not answer or answer in subject:
-            continue
-        if answer in _CALENDAR:
-            continue
-        if len(words) >= 4:
-            return _Asked(passage, blank, words)
-    return None
-
-
 def _find(
-    batch: Sequence[_Asked],
+    batch: Sequence[AskedCloze],
     retriever: Retriever,
     store: RowStore,
     settings: RetrievedClozeSettings,
@@ -244,7 +176,9 @@ def _find(
 ) -> list[list[tuple[int, Passage]]]:
     """Each question's hits with their ranks, without the passage that it was made from."""
     questions = [
-        Question(str(n), f"{one.blank.before} {one.blank.after} {_bare(one.passage.title)}"[:400])
+        Question(
+            str(n), f"{one.blank.before} {one.blank.after} {bare_title(one.passage.title)}"[:400]
+        )
         for n, one in enumerate(batch)
     ]
     rankings: list[Ranking] = retriever.retrieve(questions, k=settings.k)
@@ -259,93 +193,3 @@ def _find(
     ids = list(dict.fromkeys(pid for hits in kept for _, pid in hits))
     texts = dict(zip(ids, store.get(ids), strict=True))
     return [[(rank, texts[pid]) for rank, pid in hits] for hits in kept]
-
-
-def _row(
-    one: _Asked,
-    hits: Sequence[tuple[int, Passage]],
-    settings: RetrievedClozeSettings,
-    rng: random.Random,
-) -> Mapping[str, Any] | None:  # Any: JSON values
-    answer = one.blank.answer
-    whole = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
-    told = _runs(one.blank.sentence)
-    least = settings.min_overlap_of_counts if one.blank.kind in _COUNTS else settings.min_overlap
-    best: tuple[float, int, Passage, float] | None = None
-    negatives: list[Passage] = []
-    for rank, passage in hits:
-        at = whole.search(passage.text)
-        if at is None:
-            if answer.lower() not in f"{passage.title} {passage.text}".lower():
-                negatives.append(passage)
-            continue
-        near = passage.text[max(0, at.start() - _NEAR) : at.start() + _NEAR]
-        overlap = _share(one.words, f"{passage.title} {passage.text}")
-        overlap_near = _share(one.words, near)
-        if overlap < least or overlap_near < settings.min_near:
-            continue
-        if _speaks_of(one.passage.title, passage) and not told & _runs(passage.text):
-            score = overlap + overlap_near
-            if best is None or score > best[0]:
-                best = (score, rank, passage, overlap)
-    if best is None:
-        return None
-    question = _question(one, rng)
-    if answer.lower() in question.lower():
-        return None
-    _, rank, passage, overlap = best
-    chosen = negatives[: settings.negatives]
-    return {
-        "question": question,
-        "answers": [answer],
-        **_written(passage),
-        "rank": rank,
-        "q_overlap": round(overlap, 3),
-        "negatives": [_written(p) for p in chosen],
-        "neg_pids": [p.id for p in chosen],
-        "asked_of": one.passage.id,
-    }
-
-
-def _question(one: _Asked, rng: random.Random) -> str:
-    """A question word and a window of the sentence's words, the subject among them."""
-    kept = search_words(one.blank.before, one.blank.after, reach=10, rng=rng)
-    if len(kept) > _QUESTION_WORDS:
-        start = rng.randint(0, len(kept) - _QUESTION_WORDS)
-        kept = kept[start : start + _QUESTION_WORDS]
-    subject = _bare(one.passage.title)
-    if not set(subject.lower().split()) <= set(" ".join(kept).lower().split()):
-        kept = [subject, *kept] if rng.random() < 0.6 else [*kept, subject]
-    question = " ".join([rng.choice(_ASK[one.blank.kind]), *kept])
-    return question.lower() if rng.random() < 0.8 else question + "?"
-
-
-def _bare(title: str) -> str:
-    """A title without what tells it from others of its name.
-
-    >>> _bare("Titanic (1997 film)")
-    'Titanic'
-    """
-    return title.split(" (")[0]
-
-
-def _own_words(text: str) -> frozenset[str]:
-    return frozenset(w for w in normalize_answer(text).split() if not is_stop_word(w))
-
-
-def _share(words: frozenset[str], text: str) -> float:
-    return len(words & _own_words(text)) / len(words)
-
-
-def _speaks_of(title: str, passage: Passage) -> bool:
-    subject = _own_words(_bare(title))
-    return bool(subject) and subject <= _own_words(f"{passage.title} {passage.text}")
-
-
-def _runs(text: str) -> set[tuple[str, ...]]:
-    words = normalize_answer(text).split()
-    return {tuple(words[i : i + _RUN]) for i in range(len(words) - _RUN + 1)}
-
-
-def _written(passage: Passage) -> dict[str, str]:
-    return {"pid": passage.id, "title": passage.title, "text": passage.text}

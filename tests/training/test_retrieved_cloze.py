@@ -13,8 +13,9 @@ import pytest
 from rag_frozen.errors import InputError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.training import retrieved_cloze
+from rag_frozen.training.cloze_rows import RetrievedClozeSettings
 from rag_frozen.training.files import read_json_lines
-from rag_frozen.training.retrieved_cloze import RetrievedClozeSettings, write_retrieved_clozes
+from rag_frozen.training.retrieved_cloze import write_retrieved_clozes
 from rag_frozen.training.sources import map_rows
 from rag_frozen.types import Hit, Passage, Question, Ranking
 
