@@ -117,12 +117,10 @@ def as_read(
 def joined_scores(settings: recipes.PipelineRecipe) -> JoinedScores:
     """How the scores of a pipeline's reranker are joined with those of its retrieval."""
     chosen = settings.reranker
-    if not isinstance(chosen, recipes.CrossEncoder):
-        return JoinedScores()
     known = recipes.score_stages(settings.retrieval, recipes.NoReranker(kind="none"))
-    return JoinedScores(
-        chosen.retrieval_weight, known.get(chosen.retrieval_scores, chosen.retrieval_scores)
-    )
+    if not isinstance(chosen, recipes.CrossEncoder) or chosen.retrieval_scores not in known:
+        return JoinedScores()
+    return JoinedScores(chosen.retrieval_weight, known[chosen.retrieval_scores])
 
 
 def build_index(

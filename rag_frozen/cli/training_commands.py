@@ -62,6 +62,12 @@ def mine(
         bool,
         typer.Option("--own-passages", help="A question's own passage (text) is its positive."),
     ] = False,
+    negatives: Annotated[
+        int, typer.Option("--negatives", min=0, help="Hits without an answer that a row keeps.")
+    ] = 8,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Keep them evenly spread over the hits, not the first.")
+    ] = False,
     root: Root = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -77,7 +83,10 @@ def mine(
 
     run_mining(
         questions, out, pipeline,
-        settings=MiningSettings(k=k, min_overlap=min_overlap, own_passages=own_passages),
+        settings=MiningSettings(
+            k=k, min_overlap=min_overlap, own_passages=own_passages,
+            negatives=negatives, spread=spread,
+        ),
         exclude=exclude or (), exclude_file=exclude_file,
         root=root, overrides=overrides or (), as_json=as_json,
     )  # fmt: skip

@@ -138,7 +138,8 @@ class NoReranker(_Frozen):
 class CrossEncoder(_Frozen):
     """A cross-encoder scores the first ``depth`` passages with the question; ``retrieval_weight``
     times the retrieval's score is added to its logit: that of the whole retrieval, or of one part
-    of a fusion, whose lowest score those get that it did not find."""
+    of a fusion, whose lowest score those get that it did not find. A retrieval without that part
+    leaves the reranker alone, since a weight belongs to one kind of score."""
 
     kind: Literal["cross-encoder"]
     model: str
@@ -302,20 +303,6 @@ class PipelineRecipe(_Frozen):
     confidence: ConfidenceSettings = ConfidenceSettings()
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-
-    @model_validator(mode="after")
-    def _has_the_scores_that_it_joins(self) -> PipelineRecipe:
-        chosen = self.reranker
-        if not isinstance(chosen, CrossEncoder) or isinstance(self.retrieval, ClosedBook):
-            return self
-        known = score_stages(self.retrieval, NoReranker(kind="none"))
-        if chosen.retrieval_weight and chosen.retrieval_scores not in known:
-            raise ValueError(
-                f"reranker.retrieval_scores is {chosen.retrieval_scores}, and the stages of this "
-                f"retrieval are: {', '.join(known)}. Name one of these, or set "
-                "reranker.retrieval_weight: 0"
-            )
-        return self
 
     @model_validator(mode="after")
     def _has_the_scores_that_it_reads_by(self) -> PipelineRecipe:

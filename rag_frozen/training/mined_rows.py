@@ -17,6 +17,7 @@ from rag_frozen.types import Passage
 __all__ = [
     "MiningSettings",
     "asks_yes_or_no",
+    "chosen_negatives",
     "mined_row",
     "own_passage",
     "question_overlap",
@@ -46,6 +47,10 @@ class MiningSettings:
     comprehension does) has that as its only positive, found or not. Of such a question that asks
     for yes or no, which no text answers by a match, negatives are hits that share less than half
     of the passage's words.
+
+    Negatives are the first ``negatives`` of the hits that do not answer; with ``spread`` as many,
+    evenly spread over all of these. Where only the first hits are negatives and positives may
+    stand anywhere, a reranker learns that what retrieval ranks low is good.
     """
 
     k: int = 50
@@ -53,6 +58,7 @@ class MiningSettings:
     negatives: int = 8
     min_overlap: float = 0.3
     own_passages: bool = False
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.positives < 1 or self.negatives < 0:
@@ -119,7 +125,8 @@ def mined_row(
         p
         for p, holds in zip(found, holding, strict=True)
         if not holds and not has_answer(p.title, answers)
-    ][: settings.negatives]
+    ]
+    negatives = chosen_negatives(negatives, settings)
     positives = [found[rank] for rank in good[: settings.positives]]
     return _written(row, answers, good[0], positives, negatives, scores)
 
@@ -159,11 +166,27 @@ def row_of_own_passage(
             if by_match
             else shared_words(own, p) >= _MOST_SHARED
         )
-    ][: settings.negatives]
+    ]
+    negatives = chosen_negatives(negatives, settings)
     ranks = [rank for rank, p in enumerate(found) if p.text == own.text]
     rank = ranks[0] if ranks else len(found)
     positive = found[rank] if ranks else own
     return _written(row, answers, rank, [positive], negatives, scores)
+
+
+def chosen_negatives(hits: Sequence[Passage], settings: MiningSettings) -> list[Passage]:
+    """Those of the hits without an answer that a row keeps, best first.
+
+    >>> hits = [Passage(str(n), "", "text") for n in range(9)]
+    >>> [p.id for p in chosen_negatives(hits, MiningSettings(negatives=3))]
+    ['0', '1', '2']
+    >>> [p.id for p in chosen_negatives(hits, MiningSettings(negatives=3, spread=True))]
+    ['0', '4', '8']
+    """
+    n = settings.negatives
+    if not settings.spread or n < 2 or len(hits) <= n:
+        return list(hits[:n])
+    return [hits[round(place * (len(hits) - 1) / (n - 1))] for place in range(n)]
 
 
 def shared_words(passage: Passage, other: Passage) -> float:

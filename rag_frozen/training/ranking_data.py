@@ -204,8 +204,9 @@ class _RowMaker:
     def stored_lists(self, held: Sequence[Row], file: Path) -> list[ValidationList]:
         """The candidates of a mined file for the held-out questions that it holds.
 
-        It says at which rank the first positive stood, so that the lists begin as the retriever
-        ranked them: what comes after the first positive has no part in recall or MRR.
+        The retriever's scores order them; without these it is known at which rank the first
+        positive stood, so that the lists begin as the retriever ranked them: what comes after the
+        first positive has no part in recall or MRR.
         """
         asked = {str(row["question"]) for row in held}
         lists = []
@@ -216,8 +217,11 @@ class _RowMaker:
             bad = list(self._texts(row.get("negatives", ())))
             rank = min(int(row.get("rank", 0)), len(bad))
             order = [*bad[:rank], *good, *bad[rank:]]
+            scores = _stored_scores(row)
+            if all(p.text in scores for p in order):
+                order.sort(key=lambda p: -scores[p.text])
             made = _validation_list(row, order[: self.data.held_out.depth])
-            lists.append(replace(made, scores=_stored_scores(row)))
+            lists.append(replace(made, scores=scores))
         if not lists:
             raise InputError(
                 f"{file} holds none of the {len(asked)} held-out questions. Mine it from the file "

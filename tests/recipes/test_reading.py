@@ -57,9 +57,11 @@ def test_a_reranker_joins_scores_that_its_retrieval_has():
     assert joined_scores(settings) == JoinedScores(1.0, "dense")
     alone = recipe("retrieval={kind: dense}", joined % "dense", PACKED)
     assert joined_scores(alone) == JoinedScores(1.0, "retrieve")
+    for other in ("{kind: bm25}", "{kind: closed-book}"):  # a weight belongs to one kind of score
+        assert (
+            joined_scores(recipe(f"retrieval={other}", joined % "dense", PACKED)) == JoinedScores()
+        )
     assert joined_scores(recipe("reranker={kind: none}", PACKED)) == JoinedScores()
-    with pytest.raises(RecipeError, match=r"retrieval_scores is dense.* are: retrieve, bm25\."):
-        recipe("retrieval={kind: bm25}", joined % "dense", PACKED)
 
 
 def test_a_retrieval_alone_goes_by_its_kind_and_a_stored_one_by_what_it_was_made_from():

@@ -219,3 +219,14 @@ def test_a_mining_that_is_stopped_goes_on_and_ends_in_the_same_file(tmp_path, mo
     assert {p.name for p in tmp_path.iterdir()} == {
         "questions.jsonl", "whole.jsonl", "mined.jsonl",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("spread", "kept"), [(False, ["a:2", "a:3"]), (True, ["a:2", "b:2"])])
+def test_negatives_are_the_first_or_spread_over_the_hits(tmp_path, spread, kept):
+    asked = {**HAMLET, "answers": ["Stratford"], "question": "where was he born"}
+    settings = MiningSettings(negatives=2, spread=spread, min_overlap=0.0)
+    target = tmp_path / "mined.jsonl"
+    mine(questions(tmp_path, asked), target, Everything(), Store(), settings=settings,
+         exclusions=["gold:*", "a:1"])  # fmt: skip
+    (row,) = read_json_lines(target)
+    assert row["neg_pids"] == kept

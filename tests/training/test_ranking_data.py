@@ -11,6 +11,7 @@ import pytest
 from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.normalization import normalize_answer
 from rag_frozen.recipes.loading import find_recipe, load_recipe
+from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.ranking_data import load_ranking_data
 from rag_frozen.training.ranking_rows import RankingRow, RankingSource, draw_rows, ranking_marks
 from rag_frozen.training.ranking_settings import RankingData
@@ -139,6 +140,20 @@ def test_stored_candidates_stand_as_the_retriever_ranked_them(folder: Path):
         left_out = [p for p in (found((n + k) % 60) for k in (1, 2, 8)) if p["pid"] in LEFT_OUT]
         if not left_out:
             assert one.answering.index(True) == n % 3
+
+
+def test_stored_candidates_with_scores_stand_by_these(folder: Path):
+    rows = list(read_json_lines(folder / "mined.jsonl"))
+    for n, row in enumerate(rows):  # the best negative, the positives, the other negatives
+        ones = [row["negatives"][0], *row["positives"], *row["negatives"][1:]]
+        for place, one in enumerate(ones):
+            one["score"] = 0.9 - 0.1 * place
+        row["rank"] = 2 + n  # where spread negatives leave out others
+    write(folder / "mined.jsonl", rows)
+    _, lists = load(only_mined(folder))
+    whole = [one for one in lists if len(one.passages) == 5]
+    assert len(whole) > 3
+    assert all(one.answering.index(True) == 1 for one in whole)
 
 
 def test_a_later_rounds_negatives_come_first(folder: Path):
