@@ -80,9 +80,7 @@ class Pipeline:
         reader: Reader,
         k: int,
         rerank_depth: int,
-        join: Callable[[Ranking, Mapping[str, Ranking]], Ranking] = lambda reranked, stages: (
-            reranked
-        ),
+        join: Join = lambda reranked, stages: reranked,
         recipe: Mapping[str, Any] | None = None,  # Any: JSON values
         artifacts: Mapping[str, str] | None = None,
         prompts: PromptBank | None = None,

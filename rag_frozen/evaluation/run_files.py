@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from rag_frozen.artifacts import Draft, write_artifact
+from rag_frozen.artifacts.stream import RunStream
 from rag_frozen.errors import ArtifactDamagedError, InputError
 from rag_frozen.evaluation.costs import TokensRead
 from rag_frozen.evaluation.examples import ExampleSet
@@ -22,7 +23,6 @@ from rag_frozen.evaluation.runner import ChunkDone, EvalResult
 from rag_frozen.evaluation.scoring import ScoredAnswer
 from rag_frozen.evaluation.soft_prompts import describe_prompts
 from rag_frozen.evaluation.stored_runs import FINAL_RUN, stage_run
-from rag_frozen.evaluation.stream import RunStream
 from rag_frozen.evaluation.table import markdown_report
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.retrieval.replay import trec_lines

@@ -20,6 +20,7 @@ from rag_frozen.artifacts import (
     load_manifest,
     name_folder,
 )
+from rag_frozen.artifacts.stream import RunStream, open_stream
 from rag_frozen.errors import InputError
 from rag_frozen.evaluation.costs import TokensRead, describe_costs
 from rag_frozen.evaluation.examples import ExampleSet
@@ -47,7 +48,6 @@ from rag_frozen.evaluation.runner import (
 )
 from rag_frozen.evaluation.scoring import KnownAnswers
 from rag_frozen.evaluation.stored_runs import part_runs
-from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.evaluation.summary import summarize
 from rag_frozen.evaluation.text_metrics import TEXT_METRICS
 from rag_frozen.pipeline import Pipeline

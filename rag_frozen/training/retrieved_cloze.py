@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_frozen.artifacts import fingerprint
+from rag_frozen.artifacts.stream import RunStream
 from rag_frozen.errors import InputError
-from rag_frozen.evaluation.stream import RunStream
 from rag_frozen.protocols import PassageStore, Retriever
 from rag_frozen.training.cloze_rows import (
     AskedCloze,

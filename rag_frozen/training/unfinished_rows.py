@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rag_frozen.artifacts import storage_errors, temporary_folder
 from rag_frozen.artifacts.storage import make_folder
+from rag_frozen.artifacts.stream import RunStream, open_stream
 from rag_frozen.artifacts.writing import atomic_writer
-from rag_frozen.evaluation.stream import RunStream, open_stream
 
 __all__ = ["finish_rows", "unfinished_rows"]
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rag_frozen.artifacts import canonical_json
+from rag_frozen.artifacts.stream import RunStream
 from rag_frozen.errors import ArtifactDamagedError
-from rag_frozen.evaluation.stream import RunStream
 from rag_frozen.protocols import Reader, Reranker, Retriever
 from rag_frozen.retrieval.replay import read_trec_run, trec_lines
 from rag_frozen.types import Context, Generation, Hit, Passage, Question, Ranking, sort_hits

@@ -30,6 +30,7 @@ from rag_frozen.artifacts import (
     storage_errors,
     write_artifact,
 )
+from rag_frozen.artifacts.stream import open_stream
 from rag_frozen.build import as_read, joined_scores, load_pipeline
 from rag_frozen.errors import ArtifactError, InputError
 from rag_frozen.evaluation.ablation.grid import PACKED, WITHOUT_PASSAGES, Cell, Grid, make_grid
@@ -45,7 +46,6 @@ from rag_frozen.evaluation.identity import (
 )
 from rag_frozen.evaluation.runs import RunOptions, read_run, run_folder, store_run
 from rag_frozen.evaluation.scoring import KnownAnswers
-from rag_frozen.evaluation.stream import open_stream
 from rag_frozen.packing.packer import GreedyPacker
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.questions import as_questions

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 from rag_frozen.absent_stages import KeepOrder, NoRetrieval
 from rag_frozen.artifacts import atomic_write_text, file_sha256, fingerprint
+from rag_frozen.artifacts.stream import RunStream, open_stream
 from rag_frozen.build import fuse_by
 from rag_frozen.evaluation.ablation.grid import PACKED, Cell
 from rag_frozen.evaluation.ablation.passes import (
@@ -28,7 +29,6 @@ from rag_frozen.evaluation.ablation.passes import (
     retrieve_once,
 )
 from rag_frozen.evaluation.identity import code_version, questions_digest
-from rag_frozen.evaluation.stream import RunStream, open_stream
 from rag_frozen.pipeline import Pipeline
 from rag_frozen.protocols import Reranker, Retriever
 from rag_frozen.recipes.pipeline import Fusion, NoReranker, PipelineRecipe

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from rag_frozen.artifacts import atomic_write_text, held_folder, storage_errors
+from rag_frozen.artifacts.storage import storage_errors
+from rag_frozen.artifacts.temporary import held_folder
+from rag_frozen.artifacts.writing import atomic_write_text
 from rag_frozen.errors import ArtifactDamagedError, InputError
 
 __all__ = ["RunStream", "open_stream"]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_frozen.artifacts.stream import open_stream
 from rag_frozen.errors import ArtifactDamagedError
-from rag_frozen.evaluation.stream import open_stream
 
 NAMES = ("a.jsonl", "b.jsonl")
 
