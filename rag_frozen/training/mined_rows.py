@@ -50,7 +50,7 @@ class MiningSettings:
 
     Negatives are the first ``negatives`` of the hits that do not answer; with ``spread`` as many,
     evenly spread over all of these. Where only the first hits are negatives and positives may
-    stand anywhere, a reranker learns that what retrieval ranks low is good.
+    stand anywhere, a reranker may learn that what retrieval ranks low is good.
     """
 
     k: int = 50
