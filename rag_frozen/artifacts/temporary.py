@@ -35,12 +35,14 @@ _log = logging.getLogger(__name__)
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """Yield a new empty folder in ``parent``, which is made when missing.
 
-    Whatever of it is still there at the end is removed. Folders that dead processes left in
-    ``parent`` are removed first.
+    Whatever of it is still there at the end is removed, and so are the folders that were made for
+    it, where nothing was put. Folders that dead processes left in ``parent`` are removed first.
     """
-    make_folder(parent)
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     remove_abandoned(parent)
-    lock, descriptor = _claim(lambda: parent / f"{_PREFIX}{secrets.token_hex(8)}{_LOCK}")
+    lock, descriptor = _claim(
+        lambda: parent / f"{_PREFIX}{secrets.token_hex(8)}{_LOCK}", folders=True
+    )
     folder = lock.with_suffix("")
     try:
         folder.mkdir()
@@ -49,6 +51,9 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         lock.unlink(missing_ok=True)
         os.close(descriptor)
+        with suppress(OSError):  # something stands there
+            for empty in made:
+                empty.rmdir()
 
 
 @contextmanager
@@ -99,11 +104,19 @@ def remove_abandoned(parent: Path) -> int:
     return removed
 
 
-def _claim(name: Callable[[], Path]) -> tuple[Path, int]:
-    """Make and lock a new file; return its path and its descriptor, which holds the lock."""
+def _claim(name: Callable[[], Path], *, folders: bool = False) -> tuple[Path, int]:
+    """Make and lock a new file, with ``folders`` its folders too; return its path and its
+    descriptor, which holds the lock."""
     while True:
         path = name()
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if folders:
+            make_folder(path.parent)  # who made it before may have removed it, empty
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        except FileNotFoundError:
+            if folders:
+                continue
+            raise
         # Between the making and the locking another process may take the file for abandoned and
         # remove it. Then the path no longer leads to it, and a new one is made.
         if _lock(descriptor) is not False and _leads_to(path, descriptor):

@@ -238,6 +238,19 @@ def test_a_temporary_folder_without_a_lock_is_abandoned(tmp_path: Path) -> None:
         assert names == {"kept", mine.name}
 
 
+def test_a_failed_write_leaves_no_empty_folders(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(ValueError, match="stop"), temporary_folder(tmp_path / "kept" / "a" / "b"):
+        raise ValueError("stop")
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_folders_where_something_else_was_put_stay(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "other").mkdir()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["other"]
+
+
 @settings(max_examples=20)
 @given(st.binary(max_size=500))
 def test_an_atomically_written_file_reads_back(
