@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rag_frozen.artifacts import file_sha256
 from rag_frozen.errors import ArtifactDamagedError, ModelError
+from rag_frozen.models.averaging import mean_state
 from rag_frozen.models.rounding import restore_rounded, round_matrices
 from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.prefix_lm import PrefixLM, PrefixLMConfig
@@ -142,8 +143,7 @@ def averaged(models: Sequence[PrefixLM]) -> PrefixLM:
         sizes = "; ".join(str(model.config) for model in models)
         raise ModelError(f"Only models of one size have an average, and these are: {sizes}")
     made = PrefixLM(first.config)
-    states = [model.state_dict() for model in models]
-    made.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
+    made.load_state_dict(mean_state([model.state_dict() for model in models]))
     return made
 
 
@@ -240,12 +240,6 @@ def load_prefix_lm(folder: Path, minilm: Path) -> PrefixLM:
             "rag-frozen train pipelines/train/pocket-reader.yaml"
         ) from error
     return _unshared(model)
-
-
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    if all(torch.equal(tensor, tensors[0]) for tensor in tensors):
-        return tensors[0]
-    return torch.stack(list(tensors)).mean(dim=0)
 
 
 def _with_base(tensors: dict[str, Tensor], *, model: str, sha256: str) -> dict[str, Tensor]:

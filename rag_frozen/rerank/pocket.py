@@ -29,6 +29,7 @@ from rag_frozen.reader.prefix_lm_weights import as_bert, load_prefix_lm
 
 __all__ = [
     "add_adapters",
+    "base_of",
     "begin_classifier",
     "freeze_embeddings",
     "is_pocket_reranker",
@@ -127,6 +128,12 @@ def save_pocket_classifier(
 def is_pocket_reranker(folder: Path) -> bool:
     """True for a folder that :func:`save_pocket_classifier` wrote."""
     return _config(folder).get("kind") == _KIND
+
+
+def base_of(folder: Path) -> str | None:
+    """Name of the prefix language model that a pocket reranker is loaded beside, if any."""
+    base = _config(folder).get("base")
+    return None if base is None else str(base["model"])
 
 
 def load_pocket_classifier(folder: Path, minilm: Path) -> Any:

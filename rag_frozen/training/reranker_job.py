@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from rag_frozen.errors import RecipeError
+from rag_frozen.models.averaging import mean_state
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
 from rag_frozen.models.source import resolve_model
 from rag_frozen.reader.make import make_reader
 from rag_frozen.rerank.pocket import (
     add_adapters,
+    base_of,
     begin_classifier,
     freeze_embeddings,
     load_pocket_classifier,
@@ -96,10 +99,22 @@ def _begin(settings: RerankerTraining, encoder: Path, home: Path, share: Share) 
 
 
 def _classifier(settings: RerankerTraining, encoder: Path) -> Any:  # Any: a transformers model
-    if settings.start_from is None:
-        base = None if settings.base is None else resolve_model(settings.base).path
+    """The model to train: the encoder's or the base's layers, or what was trained before."""
+    base = None if settings.base is None else resolve_model(settings.base).path
+    start = settings.start_from
+    if start is None:
         return begin_classifier(encoder, base)
-    return load_pocket_classifier(resolve_model(settings.start_from).path, encoder)
+    folders = [resolve_model(n).path for n in ((start,) if isinstance(start, str) else start)]
+    for folder in folders:
+        if (found := base_of(folder)) != settings.base:
+            raise RecipeError(
+                f"The reranker in {folder} has the base {found}, the recipe says {settings.base}. "
+                f"Set base: {found or 'null'}."
+            )
+    models = [load_pocket_classifier(folder, encoder) for folder in folders]
+    if len(models) > 1:
+        models[0].load_state_dict(mean_state([model.state_dict() for model in models]))
+    return models[0]
 
 
 def _judged(

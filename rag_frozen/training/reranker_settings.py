@@ -43,8 +43,10 @@ class RerankerTraining(BaseModel):
     name: str
     seed: int = 0
     encoder: str = "pocket/minilm"
-    start_from: str | None = None
-    """A reranker that was trained before, by its folder, in place of the encoder's layers."""
+    start_from: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A reranker that was trained before, by its folder, in place of the encoder's layers; or
+    several of one base, whose weights are averaged (model soups, Wortsman et al. 2022,
+    arXiv 2203.05482)."""
     base: str | None = None
     """A prefix language model, such as ``pocket/reader``, whose layers it begins from and beside
     which it is loaded."""
@@ -59,8 +61,9 @@ class RerankerTraining(BaseModel):
     optimiser: OptimiserSettings = OptimiserSettings(learning_rate=5e-5, warmup_steps=30)
     dropout: bool = False
     """Use the encoder's own dropout. For trainings of several epochs."""
-    examples: int = Field(ge=1)
-    """Questions that are trained on, drawn by the sources' weights."""
+    examples: int = Field(ge=0)
+    """Questions that are trained on, drawn by the sources' weights; 0 trains nothing: what
+    ``start_from`` averages is measured and written."""
     batch_size: int = Field(16, ge=1)
     """Questions a step."""
     negatives: int = Field(4, ge=1)
@@ -70,7 +73,12 @@ class RerankerTraining(BaseModel):
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
-    def _has_a_judge(self) -> RerankerTraining:
+    def _is_whole(self) -> RerankerTraining:
+        if not self.examples and (self.start_from is None or isinstance(self.start_from, str)):
+            raise ValueError(
+                "examples is 0, which trains nothing, and start_from names no models to average. "
+                "Set examples, or start_from=[A, B]"
+            )
         if self.loss == "ralm" and self.likelihood is None:
             raise ValueError(
                 "the loss ralm needs a reader that judges the passages: likelihood: {template: …}"

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from rag_frozen.artifacts import verify
-from rag_frozen.errors import InputError
+from rag_frozen.errors import InputError, RecipeError
 from rag_frozen.rerank.pocket import (
     add_adapters,
     freeze_embeddings,
@@ -305,6 +305,46 @@ def test_a_training_goes_on_from_a_reranker_that_was_trained_before(folder: Path
         load_pocket_classifier(done.folder, minilm).state_dict() for done in (first, again)
     )
     assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
+
+
+def test_several_starts_are_averaged_and_measured_without_training(folder: Path, minilm: Path):
+    made = [
+        run_job(
+            reranker_job(settings(folder, encoder=str(minilm), seed=seed, examples=8)),
+            folder / "root",
+            lambda progress: None,
+        )
+        for seed in (1, 2)
+    ]
+    starts = [str(one.folder) for one in made]
+    recipe = settings(folder, encoder=str(minilm), start_from=starts, examples=0)
+    mean = run_job(reranker_job(recipe), folder / "root", lambda progress: None)
+    first, second, third = (
+        load_pocket_classifier(Path(one), minilm).state_dict() for one in (*starts, mean.folder)
+    )
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(first[name], second[name])
+    largest = (first[name] + second[name]).abs().amax(dim=1, keepdim=True) / 2
+    off = (third[name] - (first[name] + second[name]) / 2).abs()
+    assert bool((off <= largest / 127 * 0.51 + 1e-7).all())  # rounded to int8 once more
+    words = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(first[words], third[words])
+    assert mean.metrics["reranked.mrr"] > 0
+    assert verify(mean.folder, kind="model").counts["steps"] == 0
+    assert {"start-1", "start-2"} <= verify(mean.folder, kind="model").inputs.keys()
+    with pytest.raises(ValidationError, match="start_from names no models to average"):
+        settings(folder, examples=0, start_from=starts[0])
+
+
+def test_a_start_with_another_base_than_the_recipe_s_is_refused(folder: Path, minilm: Path):
+    made = run_job(
+        reranker_job(settings(folder, encoder=str(minilm), examples=4)),
+        folder / "root",
+        lambda progress: None,
+    )
+    other = settings(folder, encoder=str(minilm), start_from=str(made.folder), base="pocket/reader")
+    with pytest.raises(RecipeError, match="has the base None, the recipe says pocket/reader"):
+        run_job(reranker_job(other), folder / "root", lambda progress: None)
 
 
 def test_unknown_fields_and_empty_lists_are_refused(folder: Path):
