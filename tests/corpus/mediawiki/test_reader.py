@@ -366,11 +366,12 @@ def test_a_file_that_is_no_dump_or_has_no_article_is_refused(
     path.write_bytes(content)
     with pytest.raises(InputError, match=said):
         build(path, tmp_path / "root")
-    assert not list((tmp_path / "root").rglob("manifest.json"))
+    assert not (tmp_path / "root").exists()
     with pytest.raises(InputError, match="no file or folder"):
         source(tmp_path / "missing.xml")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no dumps"):
-        source(tmp_path / "root")
+        source(tmp_path / "empty")
 
 
 def test_a_page_without_end_does_not_fill_the_memory(
