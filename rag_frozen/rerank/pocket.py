@@ -169,7 +169,7 @@ def load_pocket_classifier(folder: Path, minilm: Path) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ArtifactDamagedError(
             f"The reranker in {folder} cannot be loaded: {error}. Install the package again, or "
-            "train it again with: rag-frozen train pocket-reranker"
+            "train it again by the recipe that its manifest names."
         ) from error
     return classifier.eval()
 
