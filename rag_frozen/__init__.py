@@ -1,7 +1,7 @@
 """Retrieval-augmented open-domain question answering around a frozen language model.
 
 >>> import rag_frozen
->>> rag_frozen.ask("who wrote hamlet").text  # doctest: +SKIP
+>>> rag_frozen.ask("who painted the mona lisa").text  # doctest: +SKIP
 'William Shakespeare'
 
 Importing this package loads no model and no network; :func:`ask` does, once.

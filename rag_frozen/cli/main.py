@@ -88,7 +88,7 @@ def ask(
 ) -> None:
     """Answer a question, with the passages that the answer rests on.
 
-    Example: rag-frozen ask "who wrote hamlet"
+    Example: rag-frozen ask "who painted the mona lisa"
     """
     text = _question(question)
     changes = [*(overrides or ()), *([] if k is None else [f"retrieval.k={k}"])]
@@ -173,7 +173,8 @@ def _question(given: str) -> str:
         ) from error
     if not text.strip():
         raise InputError(
-            'The question is empty. Ask something in words: rag-frozen ask "who wrote hamlet"'
+            "The question is empty. Ask something in words: "
+            'rag-frozen ask "who painted the mona lisa"'
         )
     from rag_frozen.questions import as_questions
 

@@ -89,7 +89,7 @@ def show(
 ) -> None:
     """Show the vocabulary tokens nearest to each vector, with their cosine.
 
-    Example: rag-frozen prompts show FOLDER --question "who wrote hamlet"
+    Example: rag-frozen prompts show FOLDER --question "who painted the mona lisa"
     """
     from rag_frozen.prompting.nearest import nearest_tokens
     from rag_frozen.training.prompt_verification import open_prompt
@@ -115,7 +115,7 @@ def attention(
 ) -> None:
     """Draw which input tokens each vector of an input-dependent prompt attends to.
 
-    Example: rag-frozen prompts attention FOLDER "who wrote hamlet" --out attention.svg
+    Example: rag-frozen prompts attention FOLDER "who painted the mona lisa" --out attention.svg
     """
     from rag_frozen.errors import InputError
     from rag_frozen.prompting.heads import DependentHead

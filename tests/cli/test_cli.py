@@ -148,7 +148,7 @@ def test_a_small_grid_is_run_and_found_again(home: Path):
 def test_help_shows_an_example_and_the_exit_codes(home: Path):
     done = rag_frozen("ask", "--help", root=home)
     assert done.returncode == 0
-    assert 'rag-frozen ask "who wrote hamlet"' in done.stdout
+    assert 'rag-frozen ask "who painted the mona lisa"' in done.stdout
     assert "130 stopped by Ctrl-C" in " ".join(done.stdout.split())
 
 
