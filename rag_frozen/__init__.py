@@ -2,7 +2,7 @@
 
 >>> import rag_frozen
 >>> rag_frozen.ask("who painted the mona lisa").text  # doctest: +SKIP
-'William Shakespeare'
+'Leonardo da Vinci'
 
 Importing this package loads no model and no network; :func:`ask` does, once.
 """
