@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rag_frozen.training.cloze_rows import RetrievedClozeSettings
     from rag_frozen.training.loop import Progress
     from rag_frozen.training.mined_rows import MiningSettings
+    from rag_frozen.training.mining import HoldOut
 
 __all__ = ["progress_line", "run_cloze", "run_mining", "run_training"]
 
@@ -70,6 +71,7 @@ def run_mining(
     pipeline: str,
     *,
     settings: MiningSettings,
+    hold_out: HoldOut | None,
     exclude: Sequence[str],
     exclude_file: Path | None,
     root: Path | None,
@@ -81,7 +83,7 @@ def run_mining(
     from rag_frozen.cli.progress import stages
     from rag_frozen.training.mining import mine, questions_to_mine
 
-    questions_to_mine(questions, out)  # wrong files are told before models are loaded
+    questions_to_mine(questions, out, hold_out)  # wrong files are told before models are loaded
     exclusions = _exclusions(exclude, exclude_file)
     with stages() as report:
         loaded = load_pipeline(
@@ -95,14 +97,19 @@ def run_mining(
             settings=settings,
             exclusions=exclusions,
             retrieval=_retrieval_of(loaded),
+            hold_out=hold_out,
             report=lambda done, total: report("mining", done, total),
         )
     if as_json:
         row = {"file": str(out), "questions": done.questions, "mined": done.mined}
+        if hold_out is not None:
+            row |= {"held_out_file": str(hold_out.path), "held_out": done.held_out}
         print(json.dumps({**row, "excluded_hits": done.excluded, "ranks": done.ranks}))
         return
     share = 100 * done.mined / max(1, done.questions)
     print(f"{done.mined:,} of {done.questions:,} questions ({share:.1f} %) have a passage: {out}")
+    if hold_out is not None:
+        print(f"  of these held out, not in that file: {done.held_out:,}: {hold_out.path}")
     print(f"  hits left out as excluded: {done.excluded:,}")
 
 

@@ -68,6 +68,13 @@ def mine(
     spread: Annotated[
         bool, typer.Option("--spread", help="Keep them evenly spread over the hits, not the first.")
     ] = False,
+    hold_out: Annotated[
+        Path | None,
+        typer.Option("--hold-out", help="A file for rows that are kept apart, for validation."),
+    ] = None,
+    hold_out_every: Annotated[
+        int, typer.Option("--hold-out-every", min=2, help="Every n-th row is kept apart.")
+    ] = 8,
     root: Root = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -80,6 +87,7 @@ def mine(
     """
     from rag_frozen.cli.train import run_mining
     from rag_frozen.training.mined_rows import MiningSettings
+    from rag_frozen.training.mining import HoldOut
 
     run_mining(
         questions, out, pipeline,
@@ -87,6 +95,7 @@ def mine(
             k=k, min_overlap=min_overlap, own_passages=own_passages,
             negatives=negatives, spread=spread,
         ),
+        hold_out=None if hold_out is None else HoldOut(hold_out, hold_out_every),
         exclude=exclude or (), exclude_file=exclude_file,
         root=root, overrides=overrides or (), as_json=as_json,
     )  # fmt: skip

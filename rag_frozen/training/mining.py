@@ -27,11 +27,12 @@ from rag_frozen.training.mined_rows import (
     own_passage,
     row_of_own_passage,
 )
-from rag_frozen.training.unfinished_rows import finish_rows, unfinished_rows
+from rag_frozen.training.unfinished_rows import HoldOut, finish_rows, unfinished_rows
 from rag_frozen.types import Passage, Question, Ranking
 
 __all__ = [
     "ExclusionList",
+    "HoldOut",
     "MiningReport",
     "MiningSettings",
     "mine",
@@ -63,11 +64,13 @@ class ExclusionList:
 
 @dataclass(frozen=True, slots=True)
 class MiningReport:
-    """What became of the questions: ``mined`` have a positive, ``excluded`` hits were left out."""
+    """What became of the questions: ``mined`` have a positive, ``held_out`` of them in a file of
+    their own; ``excluded`` hits were left out."""
 
     questions: int
     mined: int
     excluded: int
+    held_out: int
     ranks: Mapping[int, int]
     """How many questions have their positive at each rank, from 0."""
 
@@ -81,6 +84,7 @@ def mine(
     settings: MiningSettings | None = None,
     exclusions: Sequence[str] = (),
     retrieval: str | None = None,
+    hold_out: HoldOut | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> MiningReport:
     """Write one JSON line for each question of which a passage was found that answers it.
@@ -102,6 +106,7 @@ def mine(
         retrieval: names what retrieves and from what (the fingerprint of a pipeline). With it a
             mining that was stopped goes on after its last 256 questions, from a folder beside the
             target, and ends in the same file.
+        hold_out: rows that are kept apart, in a file of their own.
         report: is told (questions done, of how many).
 
     Raises:
@@ -110,7 +115,7 @@ def mine(
         StorageError: when it cannot be written.
     """
     chosen = settings or MiningSettings()
-    rows = questions_to_mine(questions, target)
+    rows = questions_to_mine(questions, target, hold_out)
     excluded_passages = ExclusionList(exclusions)
     identity = _identity(questions, chosen, exclusions, retrieval)
     with unfinished_rows(target, identity, (_ROWS, _COUNTS)) as stream:
@@ -141,13 +146,13 @@ def mine(
         ranks = Counter(json.loads(line)["rank"] for line in stream.lines(_ROWS))
         excluded = sum(int(line) for line in stream.lines(_COUNTS))
         if ranks:
-            finish_rows(stream, _ROWS, target)
+            held_out = finish_rows(stream, _ROWS, target, hold_out)
     if not ranks:
         raise InputError(
             f"No passage answers any of the {len(rows):,} questions of {questions}: is this "
             "the corpus that they are about? Nothing was written."
         )
-    return MiningReport(len(rows), ranks.total(), excluded, dict(sorted(ranks.items())))
+    return MiningReport(len(rows), ranks.total(), excluded, held_out, dict(sorted(ranks.items())))
 
 
 def _identity(
@@ -160,14 +165,20 @@ def _identity(
     return fingerprint(recipe, {"questions": file_sha256(questions), "retrieval": retrieval})
 
 
-def questions_to_mine(questions: Path, target: Path) -> list[Mapping[str, Any]]:  # Any: JSON
+def questions_to_mine(
+    questions: Path, target: Path, hold_out: HoldOut | None = None
+) -> list[Mapping[str, Any]]:  # Any: JSON
     """Read the questions, and refuse a target that cannot be written.
 
     Raises:
         InputError, DataFormatError: when the questions cannot be read, a row has no answers, or
-            ``target`` is a folder.
+            a file to write is a folder, or both are one.
     """
     refuse_folder(target, such_as="mined.jsonl")
+    if hold_out is not None:
+        refuse_folder(hold_out.path, such_as="held-out.jsonl")
+        if hold_out.path.absolute() == target.absolute():
+            raise InputError(f"{target} is to hold the rows and those held out. Name two files.")
     rows = list(_questions(questions))
     if not rows:
         raise InputError(f"{questions} holds no question.")

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rag_frozen.artifacts import storage_errors, temporary_folder
 from rag_frozen.artifacts.storage import make_folder
 from rag_frozen.artifacts.stream import RunStream, open_stream
 from rag_frozen.artifacts.writing import atomic_writer
+from rag_frozen.errors import InputError
 
-__all__ = ["finish_rows", "unfinished_rows"]
+__all__ = ["HoldOut", "finish_rows", "unfinished_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOut:
+    """Every n-th row (of 8: the eighth, the sixteenth) goes to a file of its own: questions to
+    choose settings on, which nothing is trained on."""
+
+    path: Path
+    every: int = 8
+
+    def __post_init__(self) -> None:
+        if self.every < 2:
+            raise InputError(f"Every {self.every}th row held out leaves none: take 2 or more.")
 
 
 @contextmanager
@@ -44,7 +59,19 @@ def unfinished_rows(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def finish_rows(stream: RunStream, name: str, target: Path) -> None:
-    """Write what a file of the stream holds to the target, whole or not at all."""
-    with atomic_writer(target) as out, stream.path(name).open("rb") as finished:
-        shutil.copyfileobj(finished, out)
+def finish_rows(stream: RunStream, name: str, target: Path, hold_out: HoldOut | None = None) -> int:
+    """Write what a file of the stream holds to the target, whole or not at all, and to the file of
+    the rows held out, where there is one. Returns how many are held out."""
+    held_out = 0
+    with ExitStack() as files:
+        source = files.enter_context(stream.path(name).open("rb"))
+        if hold_out is None:
+            shutil.copyfileobj(source, files.enter_context(atomic_writer(target)))
+            return 0
+        make_folder(hold_out.path.parent)
+        kept, apart = (files.enter_context(atomic_writer(p)) for p in (target, hold_out.path))
+        for number, line in enumerate(source, 1):
+            is_apart = number % hold_out.every == 0
+            (apart if is_apart else kept).write(line)
+            held_out += is_apart
+    return held_out

@@ -11,7 +11,7 @@ from rag_frozen.errors import DataFormatError, InputError
 from rag_frozen.training import mining
 from rag_frozen.training.files import read_json_lines
 from rag_frozen.training.mined_rows import MiningSettings, question_overlap
-from rag_frozen.training.mining import mine
+from rag_frozen.training.mining import HoldOut, mine
 from rag_frozen.training.sources import map_rows
 from rag_frozen.types import Hit, Passage, Question, Ranking
 
@@ -230,3 +230,22 @@ def test_negatives_are_the_first_or_spread_over_the_hits(tmp_path, spread, kept)
          exclusions=["gold:*", "a:1"])  # fmt: skip
     (row,) = read_json_lines(target)
     assert row["neg_pids"] == kept
+
+
+def test_every_nth_row_is_held_out_in_a_file_of_its_own(tmp_path):
+    asked = [{**HAMLET, "id": str(n)} for n in range(10)]
+    asked[3] = {**HAMLET, "id": "3", "answers": ["nobody"]}  # not mined, so not counted
+    path = questions(tmp_path, *asked)
+    target, apart = tmp_path / "mined.jsonl", tmp_path / "new" / "apart.jsonl"
+    whole = mine(path, tmp_path / "whole.jsonl", Everything(), Store())
+    done = mine(path, target, Everything(), Store(), hold_out=HoldOut(apart, 4))
+    assert (whole.held_out, done.mined, done.held_out) == (0, 9, 2)
+    assert [row["id"] for row in read_json_lines(apart)] == ["4", "8"]
+    both = [row["id"] for row in read_json_lines(target)] + ["4", "8"]
+    assert sorted(both) == [row["id"] for row in read_json_lines(tmp_path / "whole.jsonl")]
+    with pytest.raises(InputError, match="Name two files"):
+        mine(path, target, Everything(), Store(), hold_out=HoldOut(target))
+    with pytest.raises(InputError, match="is a folder"):
+        mine(path, target, Everything(), Store(), hold_out=HoldOut(tmp_path))
+    with pytest.raises(InputError, match="take 2 or more"):
+        HoldOut(apart, 1)
