@@ -177,7 +177,7 @@ def questions_to_mine(
     refuse_folder(target, such_as="mined.jsonl")
     if hold_out is not None:
         refuse_folder(hold_out.path, such_as="held-out.jsonl")
-        if hold_out.path.absolute() == target.absolute():
+        if hold_out.path.resolve() == target.resolve():
             raise InputError(f"{target} is to hold the rows and those held out. Name two files.")
     rows = list(_questions(questions))
     if not rows:

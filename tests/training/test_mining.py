@@ -244,7 +244,7 @@ def test_every_nth_row_is_held_out_in_a_file_of_its_own(tmp_path):
     both = [row["id"] for row in read_json_lines(target)] + ["4", "8"]
     assert sorted(both) == [row["id"] for row in read_json_lines(tmp_path / "whole.jsonl")]
     with pytest.raises(InputError, match="Name two files"):
-        mine(path, target, Everything(), Store(), hold_out=HoldOut(target))
+        mine(path, target, Everything(), Store(), hold_out=HoldOut(tmp_path / "new/../mined.jsonl"))
     with pytest.raises(InputError, match="is a folder"):
         mine(path, target, Everything(), Store(), hold_out=HoldOut(tmp_path))
     with pytest.raises(InputError, match="take 2 or more"):
