@@ -73,8 +73,9 @@ def mine(
         typer.Option("--hold-out", help="A file for rows that are kept apart, for validation."),
     ] = None,
     hold_out_every: Annotated[
-        int, typer.Option("--hold-out-every", min=2, help="Every n-th row is kept apart.")
-    ] = 8,
+        int | None,
+        typer.Option("--hold-out-every", min=2, help="Every n-th row is kept apart; 8 if not set."),
+    ] = None,
     root: Root = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -86,16 +87,21 @@ def mine(
     Example: rag-frozen mine nq-train.jsonl --pipeline nq --exclude 'nq_gold:*' --out mined.jsonl
     """
     from rag_frozen.cli.train import run_mining
+    from rag_frozen.errors import InputError
     from rag_frozen.training.mined_rows import MiningSettings
     from rag_frozen.training.mining import HoldOut
 
+    if hold_out is None and hold_out_every is not None:
+        raise InputError(
+            f"--hold-out-every {hold_out_every} needs the file for those rows: --hold-out FILE."
+        )
     run_mining(
         questions, out, pipeline,
         settings=MiningSettings(
             k=k, min_overlap=min_overlap, own_passages=own_passages,
             negatives=negatives, spread=spread,
         ),
-        hold_out=None if hold_out is None else HoldOut(hold_out, hold_out_every),
+        hold_out=None if hold_out is None else HoldOut(hold_out, hold_out_every or 8),
         exclude=exclude or (), exclude_file=exclude_file,
         root=root, overrides=overrides or (), as_json=as_json,
     )  # fmt: skip

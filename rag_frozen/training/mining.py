@@ -110,7 +110,9 @@ def mine(
         report: is told (questions done, of how many).
 
     Raises:
-        InputError, DataFormatError: when the questions cannot be read, or none has an answer.
+        InputError, DataFormatError: when the questions cannot be read, none has an answer, or so
+            few have that no row would be held out (what was mined is kept, where ``retrieval`` is
+            named).
         ArtifactDamagedError: when what was mined before is damaged.
         StorageError: when it cannot be written.
     """
@@ -145,6 +147,11 @@ def mine(
             report(stream.done, len(rows))
         ranks = Counter(json.loads(line)["rank"] for line in stream.lines(_ROWS))
         excluded = sum(int(line) for line in stream.lines(_COUNTS))
+        if hold_out is not None and 0 < ranks.total() < hold_out.every:
+            raise InputError(
+                f"Of the {ranks.total()} rows mined every {hold_out.every}th was to be held out, "
+                "and there are too few. Hold out more of them (--hold-out-every), or none."
+            )
         if ranks:
             held_out = finish_rows(stream, _ROWS, target, hold_out)
     if not ranks:

@@ -76,6 +76,7 @@ MINE = ["mine", "asked.jsonl", "--pipeline", "pocket", "--out"]
         (["mine", "latin.jsonl", "--out", "o"], 2, "latin.jsonl, line 1: not UTF-8"),
         (["mine", "empty.jsonl", "--out", "o"], 2, "empty.jsonl holds no question"),
         ([*MINE, "o", "--k", "0"], 2, "greater than or equal to 1 (found '0')"),
+        ([*MINE, "o", "--hold-out-every", "4"], 2, "needs the file for those rows: --hold-out"),
         ([*MINE, "o", "--min-overlap", "2"], 2, "less than or equal to 1 (found '2')"),
         ([*MINE, "o", "--exclude-file", "none"], 2, "No such file or directory. Name a text file"),
         (["index", "delete", "pocket", "--file", "folder"], 2, "Is a directory. Name a text file"),

@@ -249,3 +249,18 @@ def test_every_nth_row_is_held_out_in_a_file_of_its_own(tmp_path):
         mine(path, target, Everything(), Store(), hold_out=HoldOut(tmp_path))
     with pytest.raises(InputError, match="take 2 or more"):
         HoldOut(apart, 1)
+
+
+def test_too_few_rows_to_hold_one_out_are_told_and_kept_for_another_try(tmp_path):
+    path, target = questions(tmp_path, HAMLET, HAMLET), tmp_path / "mined.jsonl"
+
+    def held_out(every, search):
+        apart = HoldOut(tmp_path / "apart.jsonl", every)
+        return mine(path, target, search, Store(), retrieval="it", hold_out=apart)
+
+    with pytest.raises(InputError, match=r"2 rows mined every 8th .* too few"):
+        held_out(8, Everything())
+    assert not target.exists()
+    search = Everything()
+    assert held_out(2, search).held_out == 1
+    assert not search.asked
