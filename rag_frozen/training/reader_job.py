@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
+from rag_frozen.artifacts import MANIFEST_NAME, load_manifest
 from rag_frozen.errors import RecipeError
 from rag_frozen.models.device import choose_device, choose_dtype
 from rag_frozen.models.digest import folder_digest
@@ -31,12 +34,19 @@ __all__ = ["reader_job"]
 
 def reader_job(settings: ReaderTraining, *, share: Share = ALONE) -> Job:
     """Name the recipe's inputs; models and data are loaded when the job begins, in each of the
-    processes that share it."""
+    processes that share it.
+
+    Raises:
+        RecipeError: when a model that it begins from, or its teacher, held other rows out.
+    """
     encoder = resolve_model(settings.encoder).path
+    _refuse_other_split(settings)
     recipe, inputs = named_inputs(settings)
     for choice in ("layers", "distillation", "dropout", "validation_min_new_tokens"):
         if not recipe[choice]:
             recipe.pop(choice)  # a recipe without it is the same as before there was a choice
+    if recipe["data"]["split_seed"] is None:
+        recipe["data"].pop("split_seed")
     if not recipe["mixture"]["substitute"]:
         recipe["mixture"].pop("substitute")
     if settings.distillation is not None:
@@ -78,6 +88,48 @@ def _begin(settings: ReaderTraining, encoder: Path, share: Share) -> Begun:
     if teacher is not None:
         frozen["teacher"] = teacher.state_dict()
     return Begun(task, frozen, write, validate_first=not settings.examples)
+
+
+def _refuse_other_split(settings: ReaderTraining) -> None:
+    """A start or teacher that learned this training's held-out rows would make its metrics, and
+    what is chosen by them, too good."""
+    start = settings.start_from
+    names = [start] if isinstance(start, str) else [*(start or ())]
+    if settings.distillation is not None:
+        names.append(settings.distillation.teacher)
+    ours = _split(settings.model_dump(mode="json"))
+    for name in names:
+        folder = resolve_model(name).path
+        if not (folder / MANIFEST_NAME).is_file():
+            continue
+        recipe = load_manifest(folder).recipe
+        if recipe.get("kind") != settings.kind:
+            continue
+        theirs = _split(recipe)
+        same_sources = all(theirs[key] == ours[key] for key in _SOURCES)
+        if same_sources and theirs != ours:
+            differing = {key: value for key, value in theirs.items() if value != ours[key]}
+            raise RecipeError(
+                f"{name} was trained with other rows held out, so it may have learned those that "
+                "this training is validated on. Hold out the same: "
+                + " ".join(f"--set data.{key}={value}" for key, value in differing.items())
+            )
+
+
+_SOURCES = ("titles_of", "validation_source")
+
+
+def _split(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which rows a recipe (JSON) holds out."""
+    data = recipe["data"]
+    seed = data.get("split_seed")
+    return {
+        "titles_of": data["reading"][0]["name"],
+        "validation_source": data["validation_source"],
+        "validation_titles": data["validation_titles"],
+        "validation_rows": data["validation_rows"],
+        "split_seed": recipe["seed"] if seed is None else seed,
+    }
 
 
 def _model(settings: ReaderTraining, encoder: Path) -> PrefixLM:

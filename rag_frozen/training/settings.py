@@ -73,6 +73,9 @@ class DataSettings(_Frozen):
     validation_rows: int = Field(500, ge=1)
     """So many rows of ``validation_source`` are held out for validation."""
     validation_source: str
+    split_seed: int | None = None
+    """Chooses what is held out; the training's seed where it is None. A training that goes on from
+    another one with another seed needs that one's, or it is validated on rows that were learned."""
 
 
 class MixtureSettings(_Frozen):

@@ -62,7 +62,7 @@ def load_reading_data(
         n_titles=data.validation_titles,
         rows_from=data.validation_source,
         n_rows=data.validation_rows,
-        seed=settings.seed,
+        seed=settings.seed if data.split_seed is None else data.split_seed,
     )
     reading = [
         (source.weight, map_rows(rows_of[source.name], by_id, excluded)) for source in data.reading

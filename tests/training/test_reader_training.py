@@ -25,7 +25,7 @@ from rag_frozen.training.processes import ALONE, Share
 from rag_frozen.training.reader_job import reader_job
 from rag_frozen.training.reader_task import ReaderTask, divergence
 from rag_frozen.training.reading_data import Mixture, ReadingData, ReadingRow
-from rag_frozen.training.settings import ReaderTraining
+from rag_frozen.training.settings import Distillation, ReaderTraining
 from rag_frozen.training.sources import load_reading_data
 from rag_frozen.types import Passage
 from tests.tiny import save_bert, wordpiece
@@ -372,6 +372,40 @@ def test_a_start_is_deepened_and_never_made_shallower(folder, tmp_path):
         reader_job(settings(folder, **changes, layers=3)), tmp_path / "root", lambda _: None
     )
     assert len(load_prefix_lm(done.folder, encoder).layers) == 3
+
+
+def test_a_start_that_held_other_rows_out_is_refused(folder, tmp_path):
+    encoder = save_bert(tmp_path / "encoder")
+    sizes = PrefixLMConfig(wordpiece().get_vocab_size(), 32, 2, 4, 48, 128)
+    save_trained(begin_from_minilm(encoder, sizes), tmp_path / "lm", int8=False)
+    short = {"encoder": str(encoder), "examples": 1, "batch_size": 1, "int8": False}
+    short |= {"start_from": str(tmp_path / "lm"), "max_position_embeddings": 128}
+    recipe = settings(folder, **short)  # a start without a manifest says nothing of its rows
+    first = run_job(reader_job(recipe), tmp_path / "root", lambda progress: None)
+
+    def going_on(**changes):
+        data = {
+            key: changes.pop(key) for key in ("split_seed", "validation_rows") if key in changes
+        }
+        again = recipe.model_copy(update={"start_from": str(first.folder), **changes})
+        return again.model_copy(update={"data": again.data.model_copy(update=data)})
+
+    reader_job(going_on())
+    with pytest.raises(RecipeError, match=r"Hold out the same: --set data.split_seed=5$"):
+        reader_job(going_on(seed=6))
+    with pytest.raises(
+        RecipeError, match=r"--set data.validation_rows=10 --set data.split_seed=5$"
+    ):
+        reader_job(going_on(split_seed=6, validation_rows=4))
+    taught = Distillation(teacher=str(first.folder))
+    with pytest.raises(RecipeError, match=r"--set data.split_seed=5$"):
+        reader_job(going_on(start_from=None, seed=6, distillation=taught))
+    other = going_on(seed=6, split_seed=5)
+    reader_job(other)
+    ours, theirs = (load_reading_data(one)[1] for one in (other, recipe))
+    assert ours == theirs
+    assert ours != load_reading_data(going_on(seed=6))[1]
+    assert "split_seed" not in reader_job(recipe).recipe["data"]
 
 
 def test_several_starts_are_averaged_where_they_are_of_one_size(folder, tmp_path):
